@@ -1,0 +1,1 @@
+"""Preference training and RL for models that describe video and models that generate it."""

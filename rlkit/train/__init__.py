@@ -1,0 +1,1 @@
+"""Algorithms: one file each; `algorithm: dpo` in a recipe is dpo.py here."""
