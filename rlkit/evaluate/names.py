@@ -1,0 +1,90 @@
+"""How each number of results.json is called, read and printed, for tables, cards and reports alike."""
+
+from dataclasses import dataclass
+
+from rlkit.evaluate.intervals import Interval
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A row or column heading: `better` is "higher", "lower" or "" (a control or a description, never marked best)."""
+
+    title: str
+    better: str
+    meaning: str
+    percent: bool = False
+
+
+METRICS: dict[str, Metric] = {
+    "order_exact": Metric("exact order", "higher", "every event told, in order, nothing invented", True),
+    "order_tau": Metric("order tau", "higher", "Kendall's tau-b over the events that matched"),
+    "order_likelihood": Metric("order by likelihood", "higher", "P(true order) > P(two events swapped)", True),
+    "event_precision": Metric("event precision", "higher", "told events that happened", True),
+    "event_recall": Metric("event recall", "higher", "events that happened and are told", True),
+    "event_f1": Metric("event F1", "higher", "harmonic mean of precision and recall", True),
+    "invented_events": Metric("invented events", "lower", "told events that did not happen, per caption"),
+    "extra_sentences": Metric("extra sentences", "lower", "padding sentences per caption"),
+    "length_words": Metric("length", "", "words per caption (characters in Chinese)"),
+    "repetition": Metric("repetition", "lower", "share of repeated 4-grams", True),
+    "skill_probe": Metric("skill probe", "higher", "colour, shape, count, Chinese: skills never trained on here", True),
+    "blind_order_exact": Metric("exact order, blind", "", "without video; what language alone can guess", True),
+    "shuffled_order_exact": Metric("exact order, shuffled", "", "frames in random order", True),
+    "other_clip_order_exact": Metric("exact order, other clip", "", "another clip's video", True),
+    "reward": Metric("reward", "higher", "mean reward"),
+    "held_out": Metric("held-out reward", "higher", "a reward that was not trained on"),
+    "diversity": Metric("diversity", "higher", "spread between samples of one prompt"),
+    "velocity_ratio": Metric("velocity ratio", "", "size of the predicted velocity, against the start"),
+    "forward_passes": Metric("forward passes", "lower", "of the trained network"),
+    "passes_to_target": Metric("passes to target", "lower", "forward passes until the target reward"),
+    "pairwise_seen": Metric("pairwise, seen kinds", "higher", "chosen scored above rejected", True),
+    "pairwise_unseen_kind": Metric("pairwise, unseen kind", "higher", "on a kind of negative not trained on", True),
+    "pairwise_blind": Metric("pairwise, blind", "", "without video", True),
+    "calibration_error": Metric("calibration error", "lower", "expected calibration error", True),
+}
+
+SYSTEMS: dict[str, str] = {
+    "base": "base model",
+    "sft": "SFT",
+    "sft_sft": "SFT, then more SFT",
+    "dpo_k1": "DPO, one negative",
+    "dpo": "DPO",
+    "dpo_shuffled": "DPO on shuffled video",
+}
+
+
+def describe(name: str) -> Metric:
+    """The entry of `name`, or a plain one for a metric of the user's own."""
+    return METRICS.get(name, Metric(name.replace("_", " "), "", ""))
+
+
+def system_title(name: str) -> str:
+    """A system's name as people say it; unknown names are shown as they are."""
+    return SYSTEMS.get(name, name)
+
+
+def number(value: float | None, metric: Metric) -> str:
+    """A value as printed: percent with one decimal, others with three digits or so; a dash for None."""
+    if value is None:
+        return "–"
+    if metric.percent:
+        return f"{100 * value:.1f}"
+    size = abs(value)
+    text = f"{value:.2f}" if size < 10 else f"{value:.1f}" if size < 100 else f"{value:,.0f}"
+    return text.replace("-", "\u2212")
+
+
+def interval_text(interval: Interval, metric: Metric) -> str:
+    """The interval as printed, "50.1 to 55.4"; empty where there is none or no clip was measured."""
+    if interval.get("low") is None or interval.get("high") is None:
+        return ""
+    return f"{number(interval['low'], metric)} to {number(interval['high'], metric)}"
+
+
+def signed(value: float | None, metric: Metric) -> str:
+    """A difference as printed, with its sign; percent becomes percentage points."""
+    if value is None:
+        return "–"
+    text = number(abs(value), metric)
+    if float(text.replace(",", "")) == 0:
+        return text
+    return ("+" if value > 0 else "\u2212") + text
