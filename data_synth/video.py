@@ -83,16 +83,13 @@ def read_clip(
     _check_request(path, num_frames, fps, start, end)
     _check_file(path, max_bytes)
     try:
-        with av.open(str(path), metadata_errors="ignore") as container:
-            stream = _video_stream(container, path, max_pixels)
-            times, keyframes, total = _index(container, stream, path)
-            if total > max_duration:
-                raise DataError(
-                    f"{path}: lasts {total:.1f} s, the limit is {max_duration:g} s; cut it into clips first."
-                )
-            begin, stop = _piece(path, total, start, end)
-            chosen = _choose(times, begin, stop, num_frames, fps)
-            frames = _decode(container, stream, path, chosen, times, keyframes, (height, width))
+        with _open(path, max_pixels) as container:
+            times, keyframes, total = _index(container, container.streams.video[0], path)
+        if total > max_duration:
+            raise DataError(f"{path}: lasts {total:.1f} s, the limit is {max_duration:g} s; cut it into clips.")
+        begin, stop = _piece(path, total, start, end)
+        chosen = _choose(times, begin, stop, num_frames, fps)
+        frames = _decode(path, max_pixels, chosen, times, keyframes, (height, width))
     except av.error.FFmpegError as error:
         raise DataError(f"{path}: {_reason(error)}") from error
     seconds = np.array([times[i][0] for i in chosen], dtype=np.float64)
@@ -124,24 +121,27 @@ def _check_file(path: Path, max_bytes: int) -> None:
         raise DataError(f"{path}: {size} bytes, the limit is {max_bytes}; cut it into clips first.")
 
 
-def _video_stream(container, path: Path, max_pixels: int):
-    # attached pictures (cover art) count as video streams in FFmpeg, but they are not moving pictures
-    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-    if not streams:
-        kinds = sorted({s.type for s in container.streams})
-        raise DataError(f"{path}: no video stream, only {', '.join(kinds) or 'nothing'}.")
-    stream = streams[0]
-    context = stream.codec_context
-    if context is None:
-        raise DataError(f"{path}: no decoder for its video codec; re-encode it as H.264.")
-    if context.width * context.height > max_pixels:
-        raise DataError(f"{path}: {context.width} x {context.height} pixels, the limit is {max_pixels} in all.")
-    if context.width * context.height == 0:
-        raise DataError(f"{path}: the picture size is unknown, so the file is damaged or not a video.")
-    small = context.width * context.height < 500_000
-    context.thread_type = "AUTO"
-    context.thread_count = 1 if small else 2  # starting threads costs more than decoding a small clip
-    return stream
+def _open(path: Path, max_pixels: int):
+    """The opened container, checked: its first video stream can be decoded and is not larger than the limit."""
+    container = av.open(str(path), metadata_errors="ignore")
+    try:
+        if not container.streams.video:
+            kinds = sorted({s.type for s in container.streams})
+            raise DataError(f"{path}: no video stream, only {', '.join(kinds) or 'nothing'}.")
+        context = container.streams.video[0].codec_context
+        if context is None:
+            raise DataError(f"{path}: no decoder for its video codec; re-encode it as H.264.")
+        if context.width * context.height > max_pixels:
+            raise DataError(f"{path}: {context.width} x {context.height} pixels, the limit is {max_pixels} in all.")
+        if context.width * context.height == 0:
+            raise DataError(f"{path}: the picture size is unknown, so the file is damaged or not a video.")
+        # starting threads costs more than decoding a small clip
+        context.thread_count = 1 if context.width * context.height < 500_000 else 2
+        context.thread_type = "AUTO"
+    except BaseException:
+        container.close()
+        raise
+    return container
 
 
 def _index(container, stream, path: Path) -> tuple[list[tuple[float, int]], list[int], float]:
@@ -218,36 +218,45 @@ def _choose(times, begin: float, stop: float, num_frames: int | None, fps: float
     return chosen
 
 
-def _decode(container, stream, path: Path, chosen, times, keyframes, size) -> np.ndarray:
+def _decode(path: Path, max_pixels: int, chosen, times, keyframes, size) -> np.ndarray:
     """Decode the chosen frames, jumping to a keyframe where that skips many frames."""
-    position = {times[i][1]: slot for slot, i in enumerate(chosen)}
-    frames = None
-    filled = np.zeros(len(chosen), dtype=bool)
-    for group in _groups(chosen, times, keyframes):
-        container.seek(times[group[0]][1], stream=stream, backward=True)
-        last_pts = times[group[-1]][1]
-        for frame in container.decode(stream):
-            slot = position.get(frame.pts)
-            if slot is not None and not filled[slot]:
-                if frame.is_corrupt:
-                    raise DataError(f"{path}: the frame at {times[chosen[slot]][0]:.2f} s is damaged.")
-                picture = _picture(frame, size)
-                if frames is None:
-                    _check_memory(path, len(chosen), picture)
-                    frames = np.empty((len(chosen), *picture.shape), dtype=np.uint8)
-                if picture.shape != frames.shape[1:]:
-                    raise DataError(f"{path}: the picture changes size at {times[chosen[slot]][0]:.2f} s; re-encode.")
-                frames[slot] = picture
-                filled[slot] = True
-            if frame.pts is not None and frame.pts >= last_pts:
-                break
-    if not filled.all():
-        missing = times[chosen[int(np.flatnonzero(~filled)[0])]][0]
+    found: dict[int, np.ndarray] = {}
+    groups = _groups(chosen, times, keyframes)
+    with _open(path, max_pixels) as container:
+        for group in groups:
+            if group[0] > SEEK_GAP:
+                container.seek(times[group[0]][1], stream=container.streams.video[0], backward=True)
+            _collect(container, path, group, times, size, len(chosen), found)
+    if len(found) < len(chosen) and groups[-1][0] > SEEK_GAP:
+        # some containers (MPEG-TS) do not seek exactly: decode from the start
+        with _open(path, max_pixels) as container:
+            _collect(container, path, chosen, times, size, len(chosen), found)
+    missing = [i for i in chosen if i not in found]
+    if missing:
         raise DataError(
-            f"{path}: truncated or damaged, {int((~filled).sum())} of {len(filled)} frames do not decode "
-            f"(first at {missing:.2f} s)."
+            f"{path}: truncated or damaged, {len(missing)} of {len(chosen)} frames do not decode "
+            f"(first at {times[missing[0]][0]:.2f} s)."
         )
-    return frames
+    return np.stack([found[i] for i in chosen])
+
+
+def _collect(container, path: Path, wanted: list[int], times, size, count: int, found: dict[int, np.ndarray]) -> None:
+    """Decode on from where the container stands until the last wanted frame has come, and keep the wanted ones."""
+    index_of = {times[i][1]: i for i in wanted}
+    last = times[wanted[-1]][1]
+    for frame in container.decode(container.streams.video[0]):
+        index = index_of.get(frame.pts)
+        if index is not None:
+            if frame.is_corrupt:
+                raise DataError(f"{path}: the frame at {times[index][0]:.2f} s is damaged.")
+            picture = _picture(frame, size)
+            if not found:
+                _check_memory(path, count, picture)
+            elif picture.shape != next(iter(found.values())).shape:
+                raise DataError(f"{path}: the picture changes size at {times[index][0]:.2f} s; re-encode it.")
+            found[index] = picture
+        if frame.pts is not None and frame.pts >= last:
+            return
 
 
 def _groups(chosen, times, keyframes) -> list[list[int]]:
