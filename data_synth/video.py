@@ -149,12 +149,15 @@ def _index(container, stream, path: Path) -> tuple[list[tuple[float, int]], list
 
     Refuses a file that holds less than its header promises.
     """
-    packets = []
+    # what an edit list cuts away (trimmed phone videos) is not in the index, but is counted in the header
+    promised = min(stream.frames, len(stream.index_entries))
+    packets, found = [], 0
     for packet in container.demux(stream):
         if packet.size == 0:  # the flush packet at the end
             continue
+        found += 1
         if packet.is_corrupt:
-            raise DataError(f"{path}: truncated or damaged after {len(packets)} of {stream.frames or '?'} frames.")
+            raise DataError(f"{path}: truncated or damaged after {len(packets)} of {promised or '?'} frames.")
         if packet.pts is None:
             raise DataError(f"{path}: frames carry no timestamps; remux it, e.g. `ffmpeg -i in -c copy out.mp4`.")
         if not packet.is_discard:
@@ -170,13 +173,13 @@ def _index(container, stream, path: Path) -> tuple[list[tuple[float, int]], list
     if last == 0:
         last = (times[-1][0] - times[0][0]) / max(1, len(times) - 1)
     total = times[-1][0] + last
-    _check_promise(container, stream, path, len(packets), total)
+    if found < promised:
+        raise DataError(f"{path}: truncated, the header promises {promised} frames and the file holds {found}.")
+    _check_duration(container, stream, path, total)
     return times, [pts for pts, _, key in packets if key], total
 
 
-def _check_promise(container, stream, path: Path, found: int, total: float) -> None:
-    if stream.frames and found < stream.frames - 1:  # an edit list may hide one
-        raise DataError(f"{path}: truncated, the header promises {stream.frames} frames and the file holds {found}.")
+def _check_duration(container, stream, path: Path, total: float) -> None:
     promised = None
     if stream.duration is not None:
         promised = float(stream.duration * stream.time_base)

@@ -173,6 +173,18 @@ def patch_matrix(path: Path, degrees: int) -> None:
     path.write_bytes(data)
 
 
+def test_edit_list_is_no_truncation(tmp_path):
+    data = bytearray(FIXTURE.read_bytes())  # a phone trims a video by an edit list and leaves the frames in the file
+    at = data.index(b"elst") + 4
+    version, count, _, media_time, rate = struct.unpack(">IIIiI", data[at : at + 20])
+    # show 1.0 s (movie time scale 1000) from frame 30 on (512 ticks per frame)
+    data[at : at + 20] = struct.pack(">IIIiI", version, count, 1000, media_time + 30 * 512, rate)
+    (tmp_path / "trimmed.mp4").write_bytes(data)
+    clip = read_clip(tmp_path / "trimmed.mp4")
+    assert np.allclose(clip.timestamps, np.arange(25) / 25)
+    assert np.array_equal(clip.frames, read_clip(FIXTURE).frames[30:55])
+
+
 @pytest.mark.parametrize(
     ("size", "expected"),
     [({"height": 16, "width": 16}, (16, 16)), ({"height": 16}, (16, 24)), ({"width": 96}, (64, 96))],
