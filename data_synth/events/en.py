@@ -1,0 +1,310 @@
+"""Rule parser for English captions: sentences, clauses with a verb, and the connectives that order them."""
+
+import re
+from dataclasses import dataclass
+
+from data_synth.events import en_words as words
+from data_synth.events.types import AFTER, BEFORE, SIMULTANEOUS, UNKNOWN, Caption, Event, Relation
+
+_TOKEN = re.compile(r"[A-Za-z]+(?:['’-][A-Za-z]+)*|\d+(?:[.,]\d+)*|[^\w\s]")
+_SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)]*(?=\s|$)|\n+")
+_ABBREVIATION = re.compile(r"\b(?:mr|mrs|ms|dr|st|vs|etc|e\.g|i\.e|no|approx|[a-z])\.$", re.IGNORECASE)
+_MARKER = re.compile(
+    rf"(?:(?P<sequence>{words.SEQUENCE_MARKERS})|(?P<simultaneous>{words.SIMULTANEOUS_MARKERS})|(?P<neutral>{words.NEUTRAL_MARKERS}))"
+    r"\b(?!')(?:\s*,\s*|\s+|$)",
+    re.IGNORECASE,
+)
+_NOT_MARKER = re.compile(r"(?:next to|first (?:person|one|man|woman|place|time)|last (?:one|person)|later in|at the end of|"
+                         r"in the end of|(?:second|third|fourth|last|first) \w+|there (?:is|are|was|were)|now (?:that|on))\b", re.IGNORECASE)  # fmt: skip
+_SUBORDINATORS = {"before": BEFORE, "until": BEFORE, "after": AFTER, "once": AFTER, "while": SIMULTANEOUS, "as": SIMULTANEOUS,
+                  "whilst": SIMULTANEOUS, "when": UNKNOWN, "and": UNKNOWN, "but": UNKNOWN, ",": UNKNOWN, ";": UNKNOWN}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Token:
+    """A word or a mark with its span."""
+
+    text: str
+    lower: str
+    start: int
+    end: int
+
+
+def tokens(text: str, start: int = 0, end: int | None = None) -> list[Token]:
+    """Words and punctuation marks of `text[start:end]`, spans in the whole text."""
+    end = len(text) if end is None else end
+    return [Token(m.group(), m.group().lower(), m.start(), m.end()) for m in _TOKEN.finditer(text, start, end)]
+
+
+def split_sentences(text: str) -> list[tuple[int, int]]:
+    """Sentence spans, closing punctuation included, white space around them left out."""
+    spans, start = [], 0
+    for mark in _SENTENCE_END.finditer(text):
+        if mark.group() == "." and _ABBREVIATION.search(text, start, mark.end()):
+            continue
+        spans.append((start, mark.end()))
+        start = mark.end()
+    spans.append((start, len(text)))
+    trimmed = []
+    for s, e in spans:
+        body = text[s:e]
+        s += len(body) - len(body.lstrip())
+        e = s + len(body.strip())
+        if e > s and any(c.isalnum() for c in text[s:e]):
+            trimmed.append((s, e))
+    return trimmed
+
+
+def leading_marker(text: str, start: int, end: int) -> tuple[str, str, int]:
+    """The discourse marker that `text[start:end]` opens with: (words, class, where the rest starts).
+
+    Classes: sequence, simultaneous, neutral, or "" when there is none.
+    """
+    found = _MARKER.match(text, start, end)
+    if found is None or _NOT_MARKER.match(text, start, end):
+        return "", "", start
+    cue = found.group().strip(" ,").lower()
+    kind = found.lastgroup or ""
+    if kind == "neutral" and found.end() < end:
+        cue_2, kind_2, rest = leading_marker(text, found.end(), end)
+        if kind_2:
+            return cue_2, kind_2, rest
+    return cue, kind, found.end()
+
+
+def trim(text: str, start: int, end: int) -> tuple[int, int]:
+    """Narrow a span to the event: no marker in front, no punctuation or space around."""
+    while end > start and not (text[end - 1].isalnum() or text[end - 1] in "\"')”’%°"):
+        end -= 1
+    while start < end and not (text[start].isalnum() or text[start] in "\"'(“‘"):
+        start += 1
+    return leading_marker(text, start, end)[2], end
+
+
+def find_verb(toks: list[Token], low: int = 0, high: int | None = None) -> int | None:
+    """Index of the first finite verb (or of an -ing form when no finite verb follows) among `toks[low:high]`."""
+    high = len(toks) if high is None else high
+    forms = words.verb_forms()
+    participle = None
+    for i in range(low, high):
+        word = toks[i].lower
+        before = toks[i - 1].lower if i > low else ""
+        if word in words.AUXILIARIES and before not in {"to"}:
+            return i
+        if word not in forms:
+            continue
+        tag = forms[word][1]
+        if tag == "ing":
+            participle = i if participle is None else participle
+            continue
+        if before in words.DETERMINERS or before in words.PREPOSITIONS - {"up", "down", "out", "off"}:
+            continue
+        after = toks[i + 1].lower if i + 1 < high else ""
+        if tag in ("third", "past") or before in words.SUBJECT_PRONOUNS or i == low or before in words.ADVERBS:
+            if after in forms and forms[after][1] in ("third",) and before not in words.SUBJECT_PRONOUNS and i > low:
+                continue  # "the dance moves": a noun in front of the verb
+            return i
+        if tag == "base" and (
+            before.endswith("s") or before in {"people", "men", "women", "children", "and", "who", "that"}
+        ):
+            return i
+    return participle
+
+
+def _lemma(toks: list[Token], index: int, high: int) -> str:
+    """The lemma that carries the meaning: "is seen holding" -> hold, "begins to run" -> run."""
+    forms = words.verb_forms()
+    lemma = forms.get(toks[index].lower, (toks[index].lower, ""))[0]
+    steps = 0
+    while (toks[index].lower in words.AUXILIARIES or lemma in words.LIGHT) and steps < 4:
+        later = [j for j in range(index + 1, min(high, index + 4)) if toks[j].lower in forms]
+        if not later or any(toks[j].lower in words.DETERMINERS for j in range(index + 1, later[0])):
+            break
+        index, steps = later[0], steps + 1
+        lemma = forms[toks[index].lower][0]
+    return lemma
+
+
+def clause_parts(text: str, start: int, end: int) -> tuple[str, tuple[int, int] | None, int | None]:
+    """(lemma of the main verb, span of the subject, where the predicate starts) of one clause."""
+    toks = tokens(text, start, end)
+    index = find_verb(toks)
+    if index is None:
+        return "", None, None
+    lemma = _lemma(toks, index, len(toks))
+    subject_end = index
+    while subject_end > 0 and toks[subject_end - 1].lower in words.ADVERBS:
+        subject_end -= 1
+    subject = (toks[0].start, toks[subject_end - 1].end) if subject_end else None
+    return lemma, subject, toks[index].start
+
+
+def _is_stative(text: str, start: int, end: int, lemma: str) -> bool:
+    """True for states: "is standing", "there is", a copula; false for "begins to", "stands up"."""
+    body = text[start:end].lower()
+    if re.match(r"(there|here) (is|are|was|were)\b", body):
+        return True
+    if re.search(r"\b(begins?|starts?|stops?|finish(es)?|proceeds?)\b", body):
+        return False
+    if lemma in {"sit", "stand", "lie", "lean", "hang", "look", "hold"} and re.search(
+        r"\b(up|down|back|over|out|off)\b", body
+    ):
+        return False
+    return lemma in words.STATIVE or lemma == ""
+
+
+def _boundary(toks: list[Token], i: int, clause_start: int) -> tuple[str, int] | None:
+    """If a clause ends before token i: (connective, index of the first token of the next clause)."""
+    word = toks[i].lower
+    if word not in _SUBORDINATORS and word != "then":
+        return None
+    if find_verb(toks, clause_start, i) is None:
+        return None
+    j, cue = i + 1, word
+    while j < len(toks) and toks[j].lower in {
+        "and",
+        "but",
+        "then",
+        ",",
+        "next",
+        "finally",
+        "while",
+        "as",
+        "before",
+        "after",
+        "afterwards",
+        "later",
+        "subsequently",
+        "immediately",
+        "eventually",
+    }:
+        if toks[j].lower not in {",", "and", "but", "immediately"}:
+            cue = toks[j].lower
+        j += 1
+    if j >= len(toks):
+        return None
+    forms = words.verb_forms()
+    stop = next(
+        (
+            k
+            for k in range(j, len(toks))
+            if toks[k].lower in {",", ";", "and", "then", "before", "after", "while", "as", "when", "until"}
+        ),
+        len(toks),
+    )
+    verb = find_verb(toks, j, stop)
+    if verb is None:
+        return None
+    if forms.get(toks[verb].lower, ("", ""))[1] == "ing" and toks[verb].lower not in words.AUXILIARIES:
+        # "and" + participle coordinates events, ", smiling" hangs on the clause before
+        if verb != j or (word == "," and cue == ","):
+            return None
+    if word in {"and", ","} and cue in {"and", ","} and verb > j and not _starts_noun_phrase(toks, j):
+        return None
+    return cue, j
+
+
+def _starts_noun_phrase(toks: list[Token], j: int) -> bool:
+    """A clause after a bare "and" must open with its own subject."""
+    word = toks[j].lower
+    return (
+        word in words.DETERMINERS
+        or word in words.SUBJECT_PRONOUNS
+        or word in words.ADVERBS
+        or toks[j].text[0].isupper()
+        or word in {"people", "there"}
+    )
+
+
+def _clauses(text: str, start: int, end: int) -> list[tuple[str, int, int]]:
+    """Clauses of a sentence as (connective in front, start, end)."""
+    toks = tokens(text, start, end)
+    lead = ""
+    if toks and toks[0].lower in {"after", "before", "once", "while", "as", "when", "until"}:
+        lead = "front " + toks[0].lower
+        toks = toks[1:]
+    if not toks:
+        return []
+    cuts, clause_start, cue, i = [], 0, lead, 0
+    while i < len(toks):
+        found = _boundary(toks, i, clause_start)
+        if found is not None:
+            cuts.append((cue, toks[clause_start].start, toks[i - 1].end))
+            cue, clause_start = found
+            i = clause_start
+        i += 1
+    cuts.append((cue, toks[clause_start].start, toks[-1].end))
+    return cuts
+
+
+def _join(previous_cue: str, cue: str) -> tuple[str, str]:
+    """Relation kind and cue between two neighbouring clauses of one sentence."""
+    if previous_cue.startswith("front ") and cue in {",", "and"}:
+        word = previous_cue.removeprefix("front ")
+        kind = {
+            "after": BEFORE,
+            "once": BEFORE,
+            "before": AFTER,
+            "until": AFTER,
+            "while": SIMULTANEOUS,
+            "as": SIMULTANEOUS,
+        }
+        return kind.get(word, UNKNOWN), word if word in kind else ""
+    if cue in {"then", "next", "finally", "afterwards", "later", "subsequently", "eventually"}:
+        return BEFORE, cue
+    kind = _SUBORDINATORS.get(cue, UNKNOWN)
+    return kind, cue if kind != UNKNOWN else ""
+
+
+def parse(text: str, use_spacy: bool = False) -> Caption:
+    """Parse an English caption. `use_spacy` refines the verbs where spaCy and its small model are importable."""
+    if use_spacy:
+        from data_synth.events import en_spacy
+
+        model = en_spacy.model()
+        if model is not None:
+            return en_spacy.refine(parse(text), model)
+    sentences = split_sentences(text)
+    events: list[Event] = []
+    relations: list[Relation] = []
+    for number, (start, end) in enumerate(sentences):
+        cue, kind, rest = leading_marker(text, start, end)
+        previous_cue = ""
+        for position, (connective, s, e) in enumerate(_clauses(text, rest, end)):
+            s, e = trim(text, s, e)
+            if e <= s:
+                continue
+            lemma, subject, predicate = clause_parts(text, s, e)
+            inner = _inner_marker(text, subject, predicate)
+            event = Event(s, e, text[s:e], lemma, subject, predicate, number, _is_stative(text, s, e, lemma))
+            index = len(events)
+            events.append(event)
+            if index == 0:
+                previous_cue = connective
+                continue
+            if position == 0:
+                relation = _between_sentences(cue or inner, kind or ("sequence" if inner else ""))
+            else:
+                relation = _join(previous_cue, inner or connective)
+            relations.append(Relation(index - 1, index, *relation))
+            previous_cue = connective
+    return Caption(text, "en", tuple(sentences), tuple(events), tuple(relations), "rules")
+
+
+def _inner_marker(text: str, subject: tuple[int, int] | None, predicate: int | None) -> str:
+    """A marker between subject and verb: "he then jumps"."""
+    if subject is None or predicate is None:
+        return ""
+    found = re.search(
+        r"\b(then|next|finally|afterwards|eventually|later|subsequently)\b", text[subject[1] : predicate].lower()
+    )
+    return found.group(1) if found else ""
+
+
+def _between_sentences(cue: str, kind: str) -> tuple[str, str]:
+    """Relation of the last event of a sentence to the first of the next one, from the marker that opens it."""
+    if kind == "sequence" and cue not in words.OPENING_MARKERS and cue not in words.WEAK_MARKERS:
+        return BEFORE, cue
+    if kind == "simultaneous":
+        return SIMULTANEOUS, cue
+    return UNKNOWN, ""

@@ -1,0 +1,205 @@
+"""Who is meant: when two English clauses change places, first mentions keep the full noun and later ones the pronoun."""
+
+import re
+from dataclasses import dataclass
+
+from data_synth.events import en_words as words
+from data_synth.events.edit import lower_first, recase, splice
+from data_synth.events.en import clause_parts, tokens
+
+_MALE = set("man boy guy male gentleman father dad son king actor he husband waiter".split())
+_FEMALE = set("woman girl lady female mother mom daughter queen actress she wife bride waitress".split())
+_STOPPERS = set("and or but then before after while as when until who that which where so because not is are".split())
+_INDEFINITE = {"a", "an", "some", "two", "three", "four", "five", "six", "several"}
+_DANGLING = re.compile(
+    r"\b(another|the other|others|again|too|also|still|instead|more|same|rest|both)\b", re.IGNORECASE
+)
+_PLURAL_HEADS = set("people men women children kids couple team crowd group family band audience pair".split())
+
+
+def subject_of(text: str) -> str:
+    """The subject of a clause, or "" where it has none of its own or the rules found no verb."""
+    _, span, _ = clause_parts(text, 0, len(text))
+    return text[slice(*span)] if span else ""
+
+
+def _predicate(text: str) -> str | None:
+    """The clause without its subject, adverbs of order left out; None where no verb was found."""
+    _, span, start = clause_parts(text, 0, len(text))
+    if start is None:
+        return None
+    return text[span[1] :].strip() if span else text
+
+
+def head(noun_phrase: str) -> str:
+    """Head noun of a subject: the last word before a preposition, participle or relative pronoun."""
+    words_seen = []
+    for token in tokens(noun_phrase):
+        if words_seen and (token.lower in words.PREPOSITIONS or token.lower in {"who", "that", "which", ",", "and"} or
+                           (words.verb_forms().get(token.lower, ("", ""))[1] in {"ing", "past"} and token.lower not in words.DETERMINERS)):  # fmt: skip
+            if not (len(words_seen) == 1 and words_seen[0] in words.DETERMINERS):
+                break
+        words_seen.append(token.lower)
+    return words_seen[-1] if words_seen else ""
+
+
+def number(noun_phrase: str) -> str:
+    """ "sg" or "pl", from the determiner, a coordination, or the ending of the head noun."""
+    low = noun_phrase.lower()
+    if low in words.SUBJECT_PRONOUNS:
+        return words.SUBJECT_PRONOUNS[low]
+    first = low.split()[0] if low else ""
+    last = head(noun_phrase)
+    if re.search(r"\band\b", low.split(" who ")[0]) or (last in _PLURAL_HEADS and first not in {"a", "an", "one"}):
+        return "pl"
+    if first in {"a", "an", "one", "another", "this", "each"}:
+        return "sg"
+    plural = last.endswith("s") and not last.endswith(("ss", "us", "is"))
+    return "pl" if plural or (first in {"two", "three", "four", "several", "many", "some", "both"} and plural) else "sg"
+
+
+def agrees(pronoun: str, noun_phrase: str) -> bool:
+    """Can the subject pronoun stand for this noun phrase?"""
+    low, last = pronoun.lower(), head(noun_phrase)
+    first = noun_phrase.lower().split()[0] if noun_phrase else ""
+    if low == "they":
+        return number(noun_phrase) == "pl" or last in _PLURAL_HEADS
+    if number(noun_phrase) == "pl":
+        return False
+    if low == "he":
+        return last not in _FEMALE and first not in {"she", "it"}
+    if low == "she":
+        return last not in _MALE and first not in {"he", "it"}
+    if low == "it":
+        return last not in _MALE | _FEMALE | {"person", "child", "baby", "player"} and first not in {"he", "she"}
+    return False
+
+
+def same_referent(a: str, b: str) -> bool:
+    """Do the subjects of two clauses, in this order, name the same one?"""
+    if not a or not b:
+        return bool(a) and not b
+    if b.lower() in words.SUBJECT_PRONOUNS:
+        return a.lower() == b.lower() or agrees(b, a)
+    if (
+        b.lower().split()[0] in {"the", "this", "that", "these", "those"}
+        and a.lower().split()[0] not in words.POSSESSIVES
+    ):
+        return head(a) == head(b)
+    return a.lower() == b.lower()
+
+
+def swap(first: str, second: str, context: str = "") -> tuple[str, str] | None:
+    """The two clauses in each other's slot: (text for the first slot, text for the second slot), or None.
+
+    Subjects that name the same one stay in their slots and only the predicates move; objects of the second clause that
+    point back to the first ("it", "the ball") trade places with what they point at. None when something would dangle.
+    """
+    first_subject, second_subject = subject_of(first), subject_of(second)
+    if first_subject and same_referent(first_subject, second_subject):
+        a, b = _predicate(first), _predicate(second)
+        if a is None or b is None or not _verbs_fit(first_subject, second_subject, a, b):
+            return None
+        moved = _trade_objects(a, b, first_subject)
+        if moved is None:
+            return None
+        a, b = moved
+        second_slot = f"{second_subject} {a}" if second_subject else a
+        return f"{first_subject} {b}", recase(second_slot, second, context)
+    if not second_subject and not first_subject and _predicate(first) is not None and _predicate(second) is not None:
+        moved = _trade_objects(first, second, "")  # imperatives: "cut the ribs", "boil the ribs"
+        if moved is None:
+            return None
+        a, b = moved
+        return recase(b, first, context), recase(a, second, context)
+    if second_subject.lower() in words.SUBJECT_PRONOUNS or not second_subject or not first_subject:
+        return None
+    moved = _trade_objects(first, second, "")
+    if moved is None:
+        return None
+    a, b = moved
+    return recase(b, first, context), recase(a, second, context)
+
+
+def _verbs_fit(first_subject: str, second_subject: str, a: str, b: str) -> bool:
+    """Subject and verb still agree when the predicates change places ("the group is", "they are")."""
+    if not second_subject:
+        return _tag(a) == _tag(b)
+    if number(first_subject) == number(second_subject):
+        return _tag(a) == _tag(b) or {_tag(a), _tag(b)} <= {"third", "past"} or {_tag(a), _tag(b)} <= {"base", "past"}
+    return _tag(a) == _tag(b) == "past"
+
+
+def _tag(predicate: str) -> str:
+    first = next((t.lower for t in tokens(predicate) if t.lower not in words.ADVERBS), "")
+    return words.verb_forms().get(first, ("", ""))[1]
+
+
+@dataclass(frozen=True)
+class NounPhrase:
+    """Determiner, adjectives and head noun, with the span in the clause."""
+
+    start: int
+    end: int
+    text: str
+    determiner: str
+    head: str
+
+
+def noun_phrases(text: str) -> list[NounPhrase]:
+    """Noun phrases that open with a determiner, in order, up to and including their head noun."""
+    toks, found, i = tokens(text), [], 0
+    while i < len(toks):
+        if toks[i].lower not in words.DETERMINERS:
+            i += 1
+            continue
+        j = i + 1
+        while j < len(toks) and j - i <= 5 and toks[j].text[0].isalnum() and not _ends_phrase(toks, i, j):
+            j += 1
+        if j > i + 1:
+            span = (toks[i].start, toks[j - 1].end)
+            found.append(NounPhrase(*span, text[slice(*span)], toks[i].lower, toks[j - 1].lower))
+        i = j
+    return found
+
+
+def _ends_phrase(toks: list, i: int, j: int) -> bool:
+    """Does token j no longer belong to the noun phrase that opens at token i?"""
+    word = toks[j].lower
+    if word in _STOPPERS or word in words.PREPOSITIONS or (word in words.DETERMINERS and j > i + 1):
+        return True
+    tag = words.verb_forms().get(word, ("", ""))[1]
+    return j > i + 1 and (tag in {"third", "ing"} or word in words.AUXILIARIES)
+
+
+def _trade_objects(a: str, b: str, subject: str) -> tuple[str, str] | None:
+    """Exchange the mentions of what both share; None when `b` holds a pronoun whose antecedent is not found in `a`."""
+    if _DANGLING.search(b):
+        return None
+    edits_a, edits_b, used = [], [], set()
+    phrases = noun_phrases(a)
+    for later in noun_phrases(b):
+        earlier = next((p for p in phrases if p.head == later.head and p.start not in used), None)
+        if later.determiner != "the" or earlier is None or earlier.determiner not in _INDEFINITE:
+            continue
+        used.add(earlier.start)
+        edits_a.append((earlier.start, earlier.end, recase(later.text, earlier.text)))
+        edits_b.append((later.start, later.end, recase(earlier.text, later.text)))
+    for m in re.finditer(r"\b(it|them|him|her)\b", b, re.IGNORECASE):
+        word = m.group().lower()
+        if (
+            word == "her"
+            and subject
+            and not re.match(r"\s*(?:$|[.,;]|(?:to|on|in|and|with|by|at|from)\b)", b[m.end() :])
+        ):
+            continue  # "her hands": a possessive, its owner stays the subject
+        if re.search(rf"\b{word}\b", a, re.IGNORECASE):
+            continue  # both speak of something earlier
+        want = {"it": "sg", "them": "pl"}.get(word)
+        earlier = next((p for p in phrases if p.start not in used and number(p.text) == want), None)
+        if earlier is None:
+            return None
+        used.add(earlier.start)
+        edits_a.append((earlier.start, earlier.end, recase(word, earlier.text)))
+        edits_b.append((m.start(), m.end(), lower_first(earlier.text)))
+    return splice(a, edits_a)[0], splice(b, edits_b)[0]

@@ -1,0 +1,69 @@
+"""What a parsed caption says about the order of two events; the round trip of every swap."""
+
+import re
+
+from data_synth.events.types import AFTER, BEFORE, SIMULTANEOUS, UNKNOWN, Caption
+
+_STOP = set(
+    """a an the this that these those his her its their he she it they we him them is are was were be been being to of in on at with
+    and then next finally after before while as one another first later so from by for into onto two some again own it's""".split()
+)
+
+
+def content_words(text: str, language: str) -> frozenset[str]:
+    """Stems of the content words (English) or the character bigrams (Chinese): what identifies an event after an edit."""
+    if language == "zh":
+        body = re.sub(r"[^\u3400-\u9fff]|[了着过地的得他她它们个只]", "", text)
+        return frozenset(body[i : i + 2] for i in range(max(len(body) - 1, 1))) if body else frozenset()
+    found = re.findall(r"[a-z]+(?:['-][a-z]+)*|\d+", text.lower())
+    return frozenset(re.sub(r"(?:ing|ed|es|s|e)$", "", w) if len(w) > 3 else w for w in found if w not in _STOP)
+
+
+def overlap(a: frozenset[str], b: frozenset[str]) -> float:
+    """Jaccard overlap of two sets of content words."""
+    return len(a & b) / len(a | b) if a or b else 0.0
+
+
+def locate(caption: Caption, words: frozenset[str], taken: int | None = None) -> int | None:
+    """The event of `caption` that shares most with `words`; None when nothing does."""
+    scores = [
+        (overlap(words, content_words(e.text, caption.language)), -i)
+        for i, e in enumerate(caption.events)
+        if i != taken
+    ]
+    best = max(scores, default=(0.0, 0))
+    return -best[1] if best[0] > 0 else None
+
+
+def order_of(caption: Caption, first: int, second: int) -> str:
+    """before | after | simultaneous | unknown: event `first` happens <...> event `second`, as far as the text says."""
+    if first > second:
+        turned = {BEFORE: AFTER, AFTER: BEFORE}
+        kind = order_of(caption, second, first)
+        return turned.get(kind, kind)
+    across = caption.events[first].sentence != caption.events[second].sentence
+    kinds = []
+    for i in range(first, second):
+        if across and caption.events[i].sentence == caption.events[i + 1].sentence:
+            continue  # a marker at a sentence start orders the sentences whole
+        kinds.append(caption.relation(i, i + 1).kind)
+    for kind in (BEFORE, AFTER):
+        other = AFTER if kind == BEFORE else BEFORE
+        if kind in kinds and other not in kinds:
+            return kind
+    return SIMULTANEOUS if kinds and all(k == SIMULTANEOUS for k in kinds) else UNKNOWN
+
+
+def order_flipped(chosen: Caption, pair: tuple[int, int], rejected: Caption) -> bool:
+    """True when `rejected` states the two events of `chosen` in the opposite order: the proof that a swap is wrong."""
+    said = order_of(chosen, *pair)
+    keys = [content_words(chosen.events[i].text, chosen.language) for i in pair]
+    shared = keys[0] & keys[1]
+    a = locate(rejected, keys[0] - shared or keys[0])
+    if a is None:
+        return False
+    b = locate(rejected, keys[1] - shared or keys[1], taken=a)
+    if b is None:
+        return False
+    now = order_of(rejected, a, b)
+    return {said, now} == {BEFORE, AFTER}

@@ -1,0 +1,24 @@
+"""event_replace: one event gives way to a foreign one."""
+
+from data_synth.events import with_events
+from data_synth.negatives import event_replace
+
+CAPTION = "A red circle moves left. Then a blue square spins."
+
+
+def test_the_slot_keeps_its_case_and_marker():
+    caption = with_events(CAPTION, [(0, 23), (30, 49)])
+    pool = ["A green star grows."]
+    assert event_replace.corrupt(caption, pool=pool, event=0).text == "A green star grows. Then a blue square spins."
+    assert (
+        event_replace.corrupt(caption, pool=pool, event=1).text == "A red circle moves left. Then a green star grows."
+    )
+
+
+def test_an_event_that_happened_is_never_drawn():
+    assert event_replace.corrupt(CAPTION, pool=["a blue square spins"]) is None
+
+
+def test_built_in_pool_in_both_languages():
+    assert event_replace.corrupt(CAPTION).text != CAPTION
+    assert event_replace.corrupt("一个男人打开门，然后一只狗跑进来。").kind == "event_replace"

@@ -1,0 +1,75 @@
+"""Order swaps: evidence, slots, mentions, casing; no false negatives."""
+
+import pytest
+
+from data_synth.events import with_events
+from data_synth.negatives import order_swap
+
+WORLD = "A red circle moves left. Then a blue square spins. Finally a green star grows."
+
+
+def swapped(text, seed=0):
+    negative = order_swap.corrupt(text, seed=seed)
+    return None if negative is None else negative.text
+
+
+def test_markers_stay_in_their_slots():
+    expected = {
+        "A blue square spins. Then a red circle moves left. Finally a green star grows.",
+        "A red circle moves left. Then a green star grows. Finally a blue square spins.",
+    }
+    assert {swapped(WORLD, seed) for seed in range(8)} == expected
+
+
+def test_the_edit_points_at_both_texts():
+    negative = order_swap.corrupt(WORLD)
+    (a, b), (c, d) = negative.edit["spans"], negative.edit["rejected_spans"]
+    assert WORLD[slice(*a)].lower() == negative.text[slice(*d)].lower()
+    assert WORLD[slice(*b)].lower() == negative.text[slice(*c)].lower()
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("A man runs. Then he jumps.", "A man jumps. Then he runs."),
+        ("He cuts an onion before he fries it.", "He fries an onion before he cuts it."),
+        ("The ball rolls away after the boy kicks it.", "The boy kicks the ball after it rolls away."),
+        (
+            "A woman mixes some eggs. Then she adds the eggs to a bowl.",
+            "A woman adds some eggs to a bowl. Then she mixes the eggs.",
+        ),
+        ("The cook opens the lid, then stirs the soup.", "The cook stirs the soup, then opens the lid."),
+    ],
+)
+def test_antecedents_move(caption, expected):
+    assert swapped(caption) == expected
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "A dog barks while a cat sleeps.",
+        "A man sings. Meanwhile a woman dances.",
+        "A man sings and a woman dances.",
+        "A man sings. A woman dances.",
+        "A man walks and then he walks.",
+        "A man is standing in a room. Then a dog barks.",
+        "A man sings.",
+        "",
+    ],
+)
+def test_no_evidence_no_negative(caption):
+    assert order_swap.corrupt(caption) is None
+
+
+def test_given_events_are_trusted():
+    caption = with_events("A man sings. A dog barks.", [(0, 11), (13, 24)])
+    assert order_swap.corrupt(caption).text == "A dog barks. A man sings."
+
+
+def test_same_seed_same_negative():
+    assert order_swap.corrupt(WORLD, seed=3) == order_swap.corrupt(WORLD, seed=3)
+
+
+def test_chinese_markers_stay():
+    assert swapped("一个男人打开门，然后一只狗跑进来。") == "一只狗跑进来，然后一个男人打开门。"
