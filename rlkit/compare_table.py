@@ -171,3 +171,19 @@ def _verdict(old: Interval, new: Interval, change: Interval | None, better: str)
 
 def _escape(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
+
+
+def headline_systems(results: Mapping[str, object]) -> tuple[str | None, str | None]:
+    """The two systems of the headline: `results["headline"]` = [before, after] where given, else base and dpo.
+
+    (None, None) when there are fewer than two systems.
+    """
+    systems = list(results.get("systems") or {})
+    named = results.get("headline")
+    if isinstance(named, list) and len(named) == 2 and set(named) <= set(systems):
+        return named[0], named[1]
+    if len(systems) < 2:
+        return None, None
+    before = next((name for name in ("base", "naive") if name in systems), systems[0])
+    after = next((n for n in ("dpo", "ours", "sft", systems[-1]) if n in systems and n != before), systems[-1])
+    return before, after
