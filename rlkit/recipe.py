@@ -38,9 +38,12 @@ class Kind:
 
 @dataclass(frozen=True)
 class OnDisk:
-    """Marks a key that names a file or folder which must exist before the run starts."""
+    """Marks a key that names a file or folder, which must exist before the run unless a recipe in `needs` makes it.
 
-    what: Literal["file", "folder"]
+    A model may also be a hub id (`org/name`), which is not looked up.
+    """
+
+    what: Literal["file", "folder", "file or folder", "model"]
 
 
 ALGORITHM = Kind("rlkit/train", "run")
@@ -52,6 +55,7 @@ Count = Annotated[int, Between(1, 10**9)]
 CountOrZero = Annotated[int, Between(0, 10**9)]
 Share = Annotated[float, Between(0, 1)]
 Amount = Annotated[float, Between(0, 1e6)]
+Tracker = Literal["wandb", "tensorboard", "trackio", "mlflow", "comet_ml", "swanlab"]
 LossName = Literal[
     "sigmoid", "hinge", "ipo", "robust", "exo_pair", "nca_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down",
     "aot", "aot_unpaired", "discopop", "sft", "sigmoid_norm", "softmax", "plackett_luce",
@@ -64,7 +68,7 @@ class PlugIn:
 
     name: str
     """As written; for a path the absolute path of the file."""
-    weight: float = 1.0
+    weight: Amount = 1.0
     """Share among its siblings: 2.0 is drawn (negatives) or counts (rewards) twice as much as 1.0."""
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword-only arguments of the entry function, checked against its signature before the run."""
@@ -89,7 +93,7 @@ class Lora:
 class Model:
     """Which model is trained, and which parts of it."""
 
-    id: str | None = None
+    id: Annotated[str | None, OnDisk("model")] = None
     """Hub id or local folder of a Hugging Face checkpoint; `runs/sft_caption/final` is an ordinary folder. Give this
     or `init`."""
     revision: str | None = None
@@ -136,7 +140,7 @@ class Data:
     goes on."""
     captions: Annotated[str | None, OnDisk("file")] = None
     """JSONL with `video` and `caption` on each line. Default: captions.jsonl in `folder`."""
-    pairs: str | None = None
+    pairs: Annotated[str | None, OnDisk("file or folder")] = None
     """Parquet file or folder with TRL's preference columns, for `source: pairs`."""
     num_clips: Count = 1000
     """Clips to train on; with `source: folder` at most this many."""
@@ -247,9 +251,7 @@ class Train:
     """Processes that decode clips; 0 decodes in the training process."""
     full_determinism: bool = False
     """Deterministic kernels on a GPU, at a price in speed. On a CPU they are always used."""
-    report_to: list[Literal["wandb", "tensorboard", "trackio", "mlflow", "comet_ml", "swanlab", "none"]] | str = field(
-        default_factory=list
-    )
+    report_to: list[Tracker] = field(default_factory=list)
     """Trackers beside the run folder. Without a login wandb records offline and says so."""
 
 
@@ -299,7 +301,7 @@ class Recipe:
     seed: Annotated[int, Between(0, 2**32 - 1)] = 0
     """Of weights, data order, corruption and sampling. Same seed, same machine, same numbers."""
     out: str | None = None
-    """Run folder; null: runs/<name of this file>. A finished or interrupted run of the same recipe is picked up there."""
+    """Run folder; null: runs/<name of this file>. An interrupted run of the same recipe is resumed there."""
     model: Model = field(default_factory=Model)
     """Which model is trained, and which parts of it."""
     data: Data = field(default_factory=Data)

@@ -1,0 +1,54 @@
+"""Ctrl-C and SIGTERM (Slurm, torchrun): finish the step, save, then stop with the command that resumes."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user or the scheduler asked the run to stop; `exit_code` is the shell's for that signal."""
+
+    def __init__(self, number: int):
+        self.exit_code = 128 + number
+        super().__init__(signal.Signals(number).name)
+
+
+class _State:
+    """The one signal that may be waiting: handlers have no other place to leave it."""
+
+    held: bool = False
+    waiting: int | None = None
+
+
+def install() -> None:
+    """From here on both signals raise Interrupted, or wait for the end of the step inside `held()`."""
+    signal.signal(signal.SIGINT, _received)
+    signal.signal(signal.SIGTERM, _received)
+
+
+def _received(number: int, frame: FrameType | None) -> None:
+    if _State.held and _State.waiting is None:
+        _State.waiting = number  # a second signal does not wait
+        return
+    raise Interrupted(number)
+
+
+def requested() -> bool:
+    """Whether a signal is waiting. A training loop asks after each step; if so it saves a checkpoint and leaves."""
+    return _State.waiting is not None
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Inside, the first signal only sets `requested()`; it is raised as Interrupted at the end of the block."""
+    _State.held = True
+    try:
+        yield
+    finally:
+        _State.held = False
+        number, _State.waiting = _State.waiting, None
+    if number is not None:
+        raise Interrupted(number)

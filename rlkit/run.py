@@ -1,0 +1,203 @@
+"""Runs a recipe: first those it needs, then itself; starts, resumes or says that it is finished. Names become things
+here."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rlkit import plugins
+from rlkit.errors import RlkitError
+from rlkit.recipe import ALGORITHM
+from rlkit.recipe_file import Step, load_chain
+from rlkit.run_folder import RunFolder, lock, prepare
+
+OUT_OF_MEMORY = (
+    "the device ran out of memory. Lower train.per_device_train_batch_size and raise train.gradient_accumulation_steps "
+    "by the same factor (the result stays the same), or set train.gradient_checkpointing=true."
+)
+
+
+def main(path: str, overrides: Sequence[str]) -> None:
+    """Entry of `accelerate launch recipe.yaml`; an error of use ends in a panel, not in a traceback."""
+    title = Path(path).stem
+    try:
+        _recorded(lambda: run(path, overrides))
+    except RlkitError as error:
+        panel(title, str(error))
+        sys.exit(error.exit_code)
+
+
+def run(path: str | Path, overrides: Sequence[str] = ()) -> list[RunFolder]:
+    """Run the recipe and, before it, those it needs; the run folders in that order.
+
+    Raises RlkitError for everything a user can put right, with the name of the needed recipe where it was one of those.
+    """
+    chain = load_chain(path, overrides)
+    from rlkit import interrupt
+
+    interrupt.install()
+    folders = []
+    for step in chain:
+        try:
+            folders.append(_run_step(step, last=step is chain[-1]))
+        except interrupt.Interrupted as stop:
+            say(f"\n{step.name}: stopped by {stop}. To go on: {resume_command(path, overrides)}")
+            sys.exit(stop.exit_code)
+        except Exception as error:
+            sentence = explain(error)
+            if sentence is None:
+                raise
+            if step is chain[-1] and isinstance(error, RlkitError):
+                raise
+            where = "" if step is chain[-1] else f"in {step.name}, which {chain[-1].name} needs: "
+            wrapped = RlkitError(f"{where}{sentence}")
+            wrapped.exit_code = error.exit_code if isinstance(error, RlkitError) else 1
+            raise wrapped from error
+    return folders
+
+
+def _run_step(step: Step, last: bool) -> RunFolder:
+    """Start, resume or skip one recipe. All processes take the decision of the main one."""
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    world = PartialState()
+    decision: list[object] = [None, None]
+    if world.is_main_process:
+        try:
+            decision = [prepare(step, main=True)[1], None]
+        except RlkitError as error:
+            decision = ["refuse", error]
+    if world.num_processes > 1:
+        broadcast_object_list(decision)
+    state, error = decision
+    if isinstance(error, RlkitError):
+        raise error
+    folder = RunFolder(step.out, world.is_main_process)
+    announce(step, folder, str(state), last)
+    if state == "finished":
+        return folder
+    held = lock(step.out) if world.is_main_process else None
+    if folder.last_checkpoint() is None:
+        folder.resume_at(None)
+    settle(step)
+    plugins.load(ALGORITHM, step.recipe.algorithm)(step.recipe, folder)
+    world.wait_for_everyone()
+    _free()
+    if held is not None:
+        held.close()
+    if not folder.finished:
+        algorithm = step.recipe.algorithm
+        raise RlkitError(f"{algorithm}: returned without results; an algorithm ends with folder.finish({{...}})")
+    return folder
+
+
+def settle(step: Step) -> None:
+    """Seeds and kernels of one recipe: on a CPU always deterministic, on a GPU where train.full_determinism asks for
+    it."""
+    import torch
+    import transformers
+
+    transformers.set_seed(step.recipe.seed)
+    on_gpu = torch.cuda.is_available()
+    if on_gpu and step.recipe.train.full_determinism:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is not reproducible without it
+    torch.use_deterministic_algorithms(not on_gpu or step.recipe.train.full_determinism)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time and changes no result
+
+
+def _free() -> None:
+    """Let go of a finished recipe's model and mixed precision, so that the next starts as if alone."""
+    import gc
+
+    import torch
+    from accelerate.state import AcceleratorState, GradientState
+
+    AcceleratorState._reset_state()
+    GradientState._reset_state()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def announce(step: Step, folder: RunFolder, state: str, last: bool) -> None:
+    """One line from the main process about what was found; for a finished last recipe also what to do next."""
+    where = plugins.shown_path(step.out)
+    if state == "start":
+        say(f"{step.name}: starting in {where}")
+    elif state == "resume":
+        checkpoint = folder.last_checkpoint()
+        steps = f" of {step.recipe.train.max_steps}" if step.recipe.train.max_steps > 0 else ""
+        at = f"step {checkpoint.name.rpartition('-')[2]}{steps}" if checkpoint else "the start (no checkpoint yet)"
+        say(f"{step.name}: resuming at {at} in {where}")
+    else:
+        say(f"{step.name}: already finished in {where}")
+    if state == "finished" and last:
+        report = step.out / "report.html"
+        say(
+            "  look at it:    "
+            + (f"open {plugins.shown_path(report)}" if report.is_file() else f"rlkit report {where}")
+        )
+        say(f"  measure again: rlkit eval {where}")
+        say(f"  run it anew:   rm -r {where}, or launch with out=runs/another_name")
+
+
+def resume_command(path: str | Path, overrides: Sequence[str]) -> str:
+    """The same command again."""
+    return " ".join(["accelerate launch", str(path), *overrides])
+
+
+def explain(error: BaseException) -> str | None:
+    """One sentence for an error that a user can put right; None for one that is ours, which keeps its traceback."""
+    from data_synth.errors import DataError
+
+    if isinstance(error, RlkitError | DataError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full ({error.filename or 'while writing'}). Free some space and launch again to resume."
+    if isinstance(error, PermissionError):
+        return f"no permission to use {error.filename}. Give another run folder with out=..."
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return OUT_OF_MEMORY
+    return None
+
+
+def _recorded(function: Callable[[], object]) -> None:
+    """Call it so that, under torchrun, the launcher's last line repeats the error."""
+    if "TORCHELASTIC_ERROR_FILE" not in os.environ:
+        function()
+        return
+    from torch.distributed.elastic.multiprocessing.errors import record
+
+    record(function)()
+
+
+def is_main_process() -> bool:
+    """Whether this is rank 0, also before torch is imported."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def say(text: str) -> None:
+    """A line for people, from the main process."""
+    if is_main_process():
+        print(text, flush=True)
+
+
+def panel(title: str, text: str) -> None:
+    """The one red box of an error, from the main process, on standard error."""
+    if not is_main_process():
+        return
+    from rich.console import Console
+    from rich.panel import Panel
+    from rich.text import Text
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        console.print(Panel(Text(text), title=f"{title} stopped", border_style="red", title_align="left"))
+    else:  # a box would break file:line apart in logs
+        print(f"{title} stopped\n{text}", file=sys.stderr, flush=True)
