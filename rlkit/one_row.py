@@ -51,7 +51,7 @@ def log_probs(
 
 def separate_log_probs(captioner: Captioner, batch: Batch, *, model: nn.Module | None = None) -> LogProbs:
     """The same log-probs from one row per answer through the stock forward, which finds its own positions."""
-    size, answers, longest = batch["targets"].shape
+    _, answers, longest = batch["targets"].shape
     prompt_lengths = batch["prompt_lengths"]
     widest = int(prompt_lengths.max())
     result = []

@@ -34,6 +34,6 @@ def features(model, media: dict[str, Tensor]) -> dict:
 
 
 def time_table(model, processor, inputs: dict[str, Tensor]) -> list[float]:
-    """Seconds of each temporal grid as the model reads them in its prompt: `<1.5 seconds>`, a tenth of a second fine."""
+    """Seconds of each temporal grid as the model reads them in its prompt: `<1.5 seconds>`, to a tenth."""
     text = processor.tokenizer.decode(inputs["input_ids"][0], skip_special_tokens=False)
     return [float(seconds) for seconds in re.findall(r"<(\d+\.\d) seconds>", text)]
