@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from rlkit.errors import ModelError
+
 # The tower and its merger; nothing here may carry an adapter when features are shared with the reference.
 VISION = r"model\.visual\."
 
@@ -17,8 +19,10 @@ def positions(model, inputs: dict[str, Tensor]) -> Int[Tensor, "3 prefix"]:
     ids = inputs["input_ids"]
     if "video_grid_thw" not in inputs and "image_grid_thw" not in inputs:
         return torch.arange(ids.shape[1]).expand(3, -1)
+    if "mm_token_type_ids" not in inputs:
+        raise ModelError("the processor returned no mm_token_type_ids; without them the model counts text positions.")
     if "video_grid_thw" in inputs and "second_per_grid_ts" not in inputs:
-        raise KeyError("second_per_grid_ts: the processor gave none, so the model would assume one second per grid")
+        raise ModelError("the processor returned no second_per_grid_ts; the model would assume one second per grid.")
     table, _ = model.model.get_rope_index(
         ids,
         mm_token_type_ids=inputs["mm_token_type_ids"],

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from rlkit.errors import ModelError
+
 VISION = r"model\.visual\."  # holds the DeepStack mergers too
 
 
@@ -14,6 +16,8 @@ def positions(model, inputs: dict[str, Tensor]) -> Int[Tensor, "3 prefix"]:
     ids = inputs["input_ids"]
     if "video_grid_thw" not in inputs and "image_grid_thw" not in inputs:
         return torch.arange(ids.shape[1]).expand(3, -1)
+    if "mm_token_type_ids" not in inputs:
+        raise ModelError("the processor returned no mm_token_type_ids; without them the model counts text positions.")
     table, _ = model.model.get_rope_index(
         ids,
         mm_token_type_ids=inputs["mm_token_type_ids"],
