@@ -49,7 +49,7 @@ class OnDisk:
 ALGORITHM = Kind("rlkit/train", "run")
 NEGATIVE = Kind("data_synth/negatives", "corrupt", common=("weight",), supplied=("seed",), built_in=("own_samples",))
 REWARD = Kind("reward_models", "load", common=("weight",), supplied=("device",))
-FAMILY = Kind("rlkit/models", "load")
+FAMILY = Kind("rlkit/models", "positions")
 
 Count = Annotated[int, Between(1, 10**9)]
 CountOrZero = Annotated[int, Between(0, 10**9)]
@@ -98,9 +98,9 @@ class Model:
     or `init`."""
     revision: str | None = None
     """Branch, tag or commit of a hub id; a commit makes the run reproducible. Quote it if it looks like a number."""
-    init: str | None = None
-    """Family to build in a tiny configuration with fresh weights (`qwen2_5_vl`, `qwen3_vl`, `llava_onevision`) when
-    `id` is null."""
+    init: Literal["qwen2_5_vl", "qwen3_vl", "llava_onevision"] | None = None
+    """Family to build in a tiny configuration with fresh weights, its tokenizer trained on the captions, when `id` is
+    null."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of the weights in memory. bfloat16 halves memory and needs a GPU that has it; bit-exact resume is promised for
     float32 on CPU."""
@@ -122,8 +122,8 @@ class Noise:
 
     salient_first: Share = 0.7
     """Share of captions that tell the most salient event first, whatever happened first."""
-    padding: Amount = 1.5
-    """Mean number of sentences per caption that say nothing about the clip."""
+    padding: list[Share] = field(default_factory=lambda: [0.1, 0.3, 0.4, 0.2])
+    """padding[n] is the share of captions with n sentences that say nothing about the clip; they add up to 1."""
     invented: Share = 0.1
     """Share of captions with one event that is not in the clip."""
 
@@ -148,6 +148,16 @@ class Data:
     """How many of them have a true caption; the others carry none. null: all."""
     noise: Noise | None = None
     """World only: null gives true captions, `{}` web-like ones with the default noise."""
+    num_events: list[Count] = field(default_factory=lambda: [3, 3])
+    """World only: least and greatest number of events in a clip."""
+    world_seed: CountOrZero = 0
+    """World only: which clips. Independent of `seed`, so that runs with other seeds see the same clips."""
+    probe_share: Share = 0.0
+    """World only: share of rows that ask a question (colour, shape, count, Chinese) instead of for a caption."""
+    frame_size: Count | None = None
+    """Height and width frames are scaled to when decoded; null keeps the file's, and the processor decides."""
+    cache_gib: Amount = 2.0
+    """Memory for rows that are tokenised and processed already; what does not fit is processed each time."""
     num_frames: Count | None = 8
     """Frames per clip, spread evenly, true timestamps kept. Vision tokens and time grow with it. Give this or `fps`."""
     fps: Annotated[float, Between(0.001, 1000)] | None = None
@@ -368,6 +378,10 @@ def contradictions(recipe: Recipe) -> Iterator[tuple[str, str]]:
             "model.lora.lora_dropout",
             "the answers of a shared row would get one dropout mask; set it to 0 or model.sharing to off",
         )
+    if model.vision == "lora" and model.lora is None:
+        yield "model.vision", "lora needs model.lora; add `lora: {}` for the defaults, or set vision to frozen or full"
+    if model.vision == "full" and model.lora is not None:
+        yield "model.vision", "full beside model.lora; set vision to lora to adapt the tower too, or to frozen"
     if model.attn_implementation == "flash_attention_2" and model.sharing == "on":
         yield "model.sharing", "flash_attention_2 cannot share rows; use sdpa, or flex_attention on CUDA"
     if data.num_frames is not None and data.fps is not None:
