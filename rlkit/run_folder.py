@@ -58,7 +58,7 @@ class RunFolder:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
     def part(self, name: str) -> RunFolder:
-        """A folder inside for one part of a run that trains several models; it has metrics and checkpoints of its own."""
+        """A folder inside, for one part of a run that trains several models; with its own metrics and checkpoints."""
         inside = RunFolder(self.path / name, self.main)
         if self.main:
             inside.path.mkdir(parents=True, exist_ok=True)

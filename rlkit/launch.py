@@ -1,0 +1,53 @@
+"""`rlkit run`: finds the accelerate config and starts `accelerate launch` without its chatter."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlkit.errors import RlkitError
+from rlkit.plugins import ROOT
+
+DEFAULTS = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+
+
+def launch(recipe: Path, overrides: Sequence[str], config: str | None, processes: int | None) -> int:
+    """Run the recipe under accelerate and wait for it; the exit code."""
+    return subprocess.call(command(recipe, overrides, config, processes))
+
+
+def command(recipe: Path, overrides: Sequence[str], config: str | None, processes: int | None) -> list[str]:
+    """The command line of `accelerate launch`. Recipes are read as data (`-m rlkit`), so plain YAML works too."""
+    start = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
+    if config is not None:
+        start += ["--config_file", str(find_config(config))]
+    if processes is not None:
+        start += ["--num_processes", str(processes), *(["--multi_gpu"] if processes > 1 and _has_gpus() else [])]
+    if config is None and not _own_default().is_file():
+        start += ([] if processes is not None else ["--num_processes", "1"]) + DEFAULTS
+    return [*start, "-m", "rlkit", str(recipe), *overrides]
+
+
+def find_config(name: str) -> Path:
+    """A path, or the name of a file in accelerate_configs here or beside the package."""
+    folders = [Path("accelerate_configs"), ROOT / "accelerate_configs"]
+    for path in [Path(name), *(folder / f"{name}.yaml" for folder in folders)]:
+        if path.is_file():
+            return path
+    names = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
+    error = RlkitError(f"no accelerate config '{name}'. There are: {', '.join(names)}; or give a path.")
+    error.exit_code = 2
+    raise error
+
+
+def _own_default() -> Path:
+    """Where `accelerate config` keeps the user's own choice."""
+    home = os.environ.get("HF_HOME", Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface")
+    return Path(home).expanduser() / "accelerate" / "default_config.yaml"
+
+
+def _has_gpus() -> bool:
+    return any(Path("/dev").glob("nvidia[0-9]*"))
