@@ -1,5 +1,6 @@
 """The folder source: video or picture files beside a captions.jsonl, every line and file used or accounted for."""
 
+import json
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from data_synth.check import check_caption, check_path
 from data_synth.errors import DataError
 from data_synth.jsonl import read_lines
 from data_synth.pictures import read_picture
-from data_synth.records import Rejected, content_id
+from data_synth.records import REJECTED_NAME, Rejected, Written, content_id
 from data_synth.video import read_clip
 
 VIDEO_SUFFIXES = frozenset(".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .wmv .flv .3gp .ogv .gif".split())
@@ -97,6 +98,57 @@ def read_folder(
                 item = Rejected(where, [f"{item.kind}: {error}"], row)
         yield item
     yield from _without_caption(folder, named)
+
+
+def sift_folder(
+    folder: str | Path,
+    out: str | Path,
+    captions: str | Path | None = None,
+    *,
+    load: Callable[[Captioned], Any] | None = open_media,
+    progress: Callable[[int, int], None] | None = None,
+) -> Written:
+    """Write the usable lines of a folder to out/clips.jsonl and the others to out/rejected_rows.jsonl, with the reason.
+
+    A line of clips.jsonl has id, video or image (relative to the folder), caption, where given sentences, start, end
+    and licence, and the line's further fields. progress is called with the numbers (kept, quarantined) so far. Both
+    files appear whole, at the end.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    written = Written()
+    kept_path, rejected_path = out / "clips.jsonl", out / REJECTED_NAME
+    asides = [path.with_name(f".{path.name}.{os.getpid()}.part") for path in (kept_path, rejected_path)]
+    try:
+        with asides[0].open("w", encoding="utf-8") as kept, asides[1].open("w", encoding="ascii") as rejected:
+            for item in read_folder(folder, captions, load=load):
+                if isinstance(item, Captioned):
+                    kept.write(json.dumps(_row(item), ensure_ascii=False) + "\n")
+                    written.kept += 1
+                else:
+                    rejected.write(item.line())
+                    written.quarantined += 1
+                    for name in item.fields():
+                        written.reasons[name] = written.reasons.get(name, 0) + 1
+                if progress is not None:
+                    progress(written.kept, written.quarantined)
+        asides[0].replace(kept_path)
+        if written.quarantined:
+            asides[1].replace(rejected_path)
+        else:
+            rejected_path.unlink(missing_ok=True)
+    finally:
+        for aside in asides:
+            aside.unlink(missing_ok=True)
+    written.shards = [kept_path]
+    return written
+
+
+def _row(item: Captioned) -> dict[str, Any]:
+    named = {"sentences": item.sentences, "start": item.start, "end": item.end, "licence": item.licence}
+    row = {"id": item.id, item.kind: item.media, "caption": item.caption}
+    row.update({name: value for name, value in named.items() if value is not None})
+    return {**item.fields, **row}
 
 
 def _item(row: dict[str, Any], folder: Path, where: str) -> Captioned | Rejected:

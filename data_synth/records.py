@@ -57,6 +57,15 @@ class Rejected:
     reasons: list[str]
     row: Any = None
 
+    def line(self) -> str:
+        """Its line in rejected_rows.jsonl."""
+        about = {"where": self.where, "reasons": self.reasons, "row": _plain(self.row)}
+        return json.dumps(about, ensure_ascii=True) + "\n"
+
+    def fields(self) -> set[str]:
+        """Names of the fields that are wrong."""
+        return {reason.split(":")[0].split("[")[0].split(".")[0] for reason in self.reasons}
+
 
 @dataclass
 class Written:
@@ -213,10 +222,9 @@ def _sift(rows, aside: Path, root, quarantine, written: Written) -> Iterator[dic
                 yield _complete(row, version)
                 continue
             written.quarantined += 1
-            for name in {reason.split(":")[0].split("[")[0].split(".")[0] for reason in bad.reasons}:
+            for name in bad.fields():
                 written.reasons[name] = written.reasons.get(name, 0) + 1
-            line = {"where": bad.where, "reasons": bad.reasons, "row": _plain(bad.row)}
-            quarantine.write(json.dumps(line, ensure_ascii=True) + "\n")
+            quarantine.write(bad.line())
     finally:
         ids.close()
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from data_synth.errors import DataError
-from data_synth.folder import Captioned, read_folder
+from data_synth.folder import Captioned, read_folder, sift_folder
 from data_synth.frames_cache import FramesCache
 from data_synth.records import Rejected, make_record, read_records, write_records
 from data_synth.video import write_mp4
@@ -184,6 +184,29 @@ def test_nothing_is_lost(folder, tmp_path):
     assert len(read_records(tmp_path / "pairs")) == written.kept == len(GOOD)
     assert len(lines_out) == written.quarantined
     assert all(json.loads(line)["reasons"] for line in lines_out)
+
+
+def test_sift_folder_writes_both_sides(folder, tmp_path):
+    write_lines(folder, *GOOD[:2], {"video": "a.mp4", "caption": ""}, b"{")
+    seen = []
+    written = sift_folder(folder, tmp_path / "out", progress=lambda kept, quarantined: seen.append(kept + quarantined))
+    assert (written.kept, written.quarantined) == (2, 3)
+    assert written.reasons == {"caption": 2, "line": 1}  # the third: c.png has no line
+    assert seen == [1, 2, 3, 4, 5]
+    rows = [json.loads(line) for line in (tmp_path / "out" / "clips.jsonl").read_text().splitlines()]
+    assert rows[1] == {
+        "id": "b",
+        "video": "inner/b.mp4",
+        "caption": "A cat naps. It wakes up.",
+        "sentences": ["A cat naps.", "It wakes up."],
+        "licence": "CC0-1.0",
+        "tag": 7,
+    }
+    assert len((tmp_path / "out" / "rejected_rows.jsonl").read_text().splitlines()) == 3
+    # what was sifted is a folder source again
+    again, bad = split(folder, captions=tmp_path / "out" / "clips.jsonl")
+    assert [item.id for item in again] == [row["id"] for row in rows]
+    assert len(bad) == 1
 
 
 def test_missing_folder_or_captions(tmp_path):
