@@ -57,7 +57,7 @@ def is_adapted(model: nn.Module) -> bool:
 
 def family_module(name: str) -> ModuleType:
     """The file of a family; `other` for one that has none."""
-    known = Path(__file__).with_name(f"{name}.py").exists() and name not in ("tiny", "other")
+    known = Path(__file__).with_name(f"{name}.py").exists() and name not in ("tiny", "other", "__init__")
     return importlib.import_module(f"rlkit.models.{name if known else 'other'}")
 
 
@@ -157,21 +157,20 @@ def _with_lora(model: nn.Module, vision: str, lora, *, adapt_vision: bool) -> nn
     """Wrap in PEFT; `all-linear` means the language model's linear layers, and the tower's only when asked."""
     from peft import LoraConfig, get_peft_model
 
-    targets = lora.target_modules
-    if targets == "all-linear" or not isinstance(targets, str):
-        leaves = {
-            name.rsplit(".", 1)[-1]
-            for name, module in model.named_modules()
-            if isinstance(module, nn.Linear)
-            and name != "lm_head"
-            and (adapt_vision or not re.match(vision, name + "."))
-            and (targets == "all-linear" or name.rsplit(".", 1)[-1] in targets)
-        }
-        if not leaves:
-            raise ModelError(f"model.lora.target_modules {targets} name no linear layer of {type(model).__name__}.")
-        # PEFT matches the whole module name; the tower has layers of the same names (gate_proj, proj).
-        outside = "" if adapt_vision else f"(?!{vision})"
-        targets = rf"{outside}.*\.({'|'.join(sorted(map(re.escape, leaves)))})"
+    targets, leaves = lora.target_modules, set()
+    if isinstance(targets, str) and targets != "all-linear":
+        targets = [targets]
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.Linear) or name == "lm_head":
+            continue
+        parent, leaf = ("." + name).rsplit(".", 2)[-2:]
+        if (targets == "all-linear" or leaf in targets) and (adapt_vision or not re.match(vision, name + ".")):
+            leaves.add(f"{parent}.{leaf}" if leaf.isdigit() else leaf)  # members of an nn.Sequential are 0, 1, 2
+    if not leaves:
+        raise ModelError(f"model.lora.target_modules {targets} name no linear layer of {type(model).__name__}.")
+    # PEFT matches the whole module name; the tower has layers of the same names (gate_proj, proj).
+    outside = "" if adapt_vision else f"(?!{vision})"
+    targets = rf"{outside}.*\.({'|'.join(sorted(map(re.escape, leaves)))})"
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.lora_alpha,

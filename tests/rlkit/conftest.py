@@ -25,7 +25,7 @@ def tiny_model():
     def get(family):
         if family not in built:
             sizes = {"hidden_size": 64, "num_layers": 2, "vision_hidden_size": 32, "vision_depth": 2}
-            built[family] = tiny.build(family, [*CAPTIONS * 20, PROMPT], **sizes)
+            built[family] = tiny.build(family, [*CAPTIONS * 20, PROMPT, "Yes\n\nNo\n\nYes"], **sizes)
         return built[family]
 
     return get

@@ -102,7 +102,7 @@ def _ours(trainer, examples):
 
 
 def _trls(trainer, inputs):
-    """(policy log-probs, reference log-probs, mask) as TRL computes them, [batch, 2, tokens] with the prompt masked out."""
+    """(policy log-probs, reference log-probs, mask) of TRL's own forward, [batch, 2, tokens] with the prompt masked."""
     labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
     arguments = {key: value for key, value in inputs.items() if key != "completion_mask"} | {"labels": labels}
     scored = inputs["completion_mask"][:, 1:].bool()
