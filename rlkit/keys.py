@@ -123,6 +123,8 @@ def describe(hint: Any) -> str:
         return f"a list, each {describe(get_args(inner)[0])}"
     if get_origin(inner) is dict:
         keys, values = get_args(inner)
+        if values is Any:
+            return "a section of options"
         return f"a section of `name: value` lines, each name {describe(keys)}, each value {describe(values)}"
     if is_dataclass(inner):
         return "a section with " + ", ".join(one.name for one in fields(inner)[:6])

@@ -74,7 +74,9 @@ def _needs(tree: Value, recipe: Recipe, reading: Reading, above: list[Path]) -> 
     """Absolute paths of the needed recipes; a missing one, or one that leads back here, is a problem."""
     listed = tree.data.get("needs")
     paths = []
-    for text, value in zip(recipe.needs or [], listed.data if listed is not None else [], strict=False):
+    if listed is None or not isinstance(listed.data, list):
+        return paths  # another type is a problem already noted
+    for text, value in zip(recipe.needs, listed.data, strict=True):
         if text is None:
             continue
         path = (reading.base_of(value.where) / text).resolve()

@@ -42,7 +42,10 @@ def read_tree(path: Path, name: str) -> tuple[Value, list[str]]:
     it."""
     text = read_text(path, name)
     problems = list(frame_problems(text, name))
-    tree, found = parse(text, name)
+    try:
+        tree, found = parse(text, name)
+    except RecipeError as error:
+        raise RecipeError([*problems, *error.problems]) from None
     problems += found
     if isinstance(tree.data, dict):
         tree.data.pop("rlkit", None)
