@@ -119,7 +119,7 @@ def heading(metric: str) -> str:
 
 
 def before_after(systems: Systems, before: str, after: str, paired: Differences | None = None) -> list[dict[str, str]]:
-    """One line per metric that both systems have: metric, title, before, after, change, change_interval, verdict.
+    """One line per metric that both systems have: texts by name, ready to print.
 
     `verdict` is "better", "worse" or "same": the first two only where the paired interval of the change excludes zero,
     or, where no pairs were stored, where the two intervals do not overlap; "" for metrics that have no direction.
@@ -142,6 +142,8 @@ def before_after(systems: Systems, before: str, after: str, paired: Differences 
             {
                 "metric": name,
                 "title": heading(name),
+                "name": entry.title,
+                "unit": "%" if entry.percent else "",
                 "meaning": entry.meaning,
                 "before": number(old.get("value"), entry),
                 "before_interval": interval_text(old, entry),

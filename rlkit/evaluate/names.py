@@ -74,10 +74,11 @@ def number(value: float | None, metric: Metric) -> str:
 
 
 def interval_text(interval: Interval, metric: Metric) -> str:
-    """The interval as printed, "50.1 to 55.4"; empty where there is none or no clip was measured."""
-    if interval.get("low") is None or interval.get("high") is None:
+    """The interval as printed, "50.1–55.4", with "to" where a minus sign is near; empty where there is none."""
+    low, high = interval.get("low"), interval.get("high")
+    if low is None or high is None:
         return ""
-    return f"{number(interval['low'], metric)} to {number(interval['high'], metric)}"
+    return number(low, metric) + ("–" if low >= 0 else " to ") + number(high, metric)
 
 
 def signed(value: float | None, metric: Metric) -> str:
