@@ -20,7 +20,8 @@ from datasets import Dataset, Features, Json, List, Value, concatenate_datasets
 from data_synth.check import check
 from data_synth.errors import DataError
 
-ROW_GROUP = 256  # rows held in memory at once, when writing and when reading
+ROW_GROUP = 2_000  # rows held in memory at once when writing; many small groups would make opening slow
+ROW_GROUP_BYTES = 16 << 20  # and no more text than this, for rows with very long captions
 SHARD_NAME = "pairs-{:05d}.parquet"
 REJECTED_NAME = "rejected_rows.jsonl"
 
@@ -47,6 +48,9 @@ FEATURES = Features(
         "rlkit_version": Value("string"),
     }
 )
+
+JSON_DEPTH = {"prompt": 1, "chosen": 1, "rejected": 2, "edit": 1, "options": 0, "scores": 0}
+"""Lists around the JSON values of each such column."""
 
 
 @dataclass(frozen=True)
@@ -186,14 +190,16 @@ def write_records(
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     written.shards = [folder / name for name in names if name != REJECTED_NAME]
+    for shard in written.shards:
+        _arrow_copy(shard)  # now, so that no later start waits for it
     return written
 
 
 def read_records(path: str | Path) -> Dataset:
     """All records of a folder or of one parquet file, as a memory-mapped datasets.Dataset.
 
-    The first read of a shard leaves an Arrow copy in `.arrow` beside it; from then on start-up time and memory do not
-    depend on the number of rows. Tables of TRL's shape that others wrote are read as they are.
+    The map is of an Arrow copy in `.arrow` beside the shard, which write_records leaves there and the first read of a
+    foreign file makes; start-up time and memory do not depend on the number of rows. Columns are returned as they are.
     """
     path = Path(path)
     shards = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
@@ -274,25 +280,36 @@ def _write_shard(path: Path, rows: Iterator[dict[str, Any]]) -> None:
     schema = FEATURES.arrow_schema
     # no statistics of long texts; the same rows give the same bytes
     with pq.ParquetWriter(path, schema, compression="zstd", write_statistics=False) as writer:
-        while batch := list(itertools.islice(rows, ROW_GROUP)):
-            columns = [_column(name, [row[name] for row in batch], schema.field(name).type) for name in FEATURES]
+        for group in _row_groups(rows):
+            columns = [_column(name, [row[name] for row in group], schema.field(name).type) for name in FEATURES]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
 
+def _row_groups(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Encoded rows in groups that fit in memory."""
+    group, size = [], 0
+    for row in rows:
+        row = {name: _encode(value, JSON_DEPTH[name]) if name in JSON_DEPTH else value for name, value in row.items()}
+        group.append(row)
+        size += sum(map(len, row["chosen"])) + sum(len(text) for answer in row["rejected"] for text in answer)
+        if len(group) == ROW_GROUP or size > ROW_GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
 def _column(name: str, values: list, kind: pa.DataType) -> pa.Array:
-    depth = {"prompt": 1, "chosen": 1, "edit": 1, "rejected": 2, "options": 0, "scores": 0}.get(name)
-    if depth is None:
+    if name not in JSON_DEPTH:
         return pa.array(values, kind)
     storage = pa.string()
-    for _ in range(depth):
+    for _ in range(JSON_DEPTH[name]):
         storage = pa.list_(storage)
-    return pa.array([_encode(value, depth) for value in values], storage).cast(kind)
+    return pa.array(values, storage).cast(kind)
 
 
 def _encode(value, depth: int):
     """JSON text at the given depth of lists: messages as List(Json()), so that no struct is filled with None keys."""
-    if value is None:
-        return None
     if depth:
         return [_encode(item, depth - 1) for item in value]
     return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
