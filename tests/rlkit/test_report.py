@@ -136,10 +136,6 @@ def test_worst_cases_are_shown_what_got_worse_first(tmp_path):
     groups = report.examples(report.read_run(tmp_path), None, None)
     found = {group["title"]: [item["clip"] for item in group["rows"]] for group in groups}
     assert found == {"Most improved": ["better"], "Worst": ["got worse", "still wrong"], "As they come": ["good"]}
-        "Most improved": ["better"],
-        "Worst": ["got worse", "still wrong"],
-        "As they come": ["good"],
-    }
 
 
 def test_hostile_texts_are_escaped(hostile_run):
