@@ -281,8 +281,8 @@ class Evaluate:
     """Longest generated caption, in tokens."""
     per_device_eval_batch_size: Count = 16
     """Clips per forward pass; changes speed and memory, not the result."""
-    systems: list[str] = field(default_factory=list)
-    """For `algorithm: compare`: the systems in the table, in this order."""
+    compare_with: dict[str, str] = field(default_factory=dict)
+    """Finished runs shown beside this one, name -> run folder; they must have measured the same held-out clips."""
 
 
 @dataclass(frozen=True)
@@ -326,6 +326,9 @@ class Recipe:
     """The model's own answers."""
     train: Train = field(default_factory=Train)
     """The optimiser and its schedule."""
+    variants: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Further systems trained from the same start, name -> dotted keys with their other values; for controls such as
+    `dpo_shuffled: {data.shuffle_frames: true}`."""
     evaluate: Evaluate = field(default_factory=Evaluate)
     """What is measured on held-out clips."""
     guards: Guards = field(default_factory=Guards)

@@ -10,9 +10,9 @@ MARKERS = {"en": ("", "Then ", "Finally "), "zh": ("", "然后", "最后")}
 
 _ZH = {
     "red": "红色", "green": "绿色", "blue": "蓝色", "yellow": "黄色", "purple": "紫色", "white": "白色",
-    "circle": "圆形", "square": "方形", "triangle": "三角形", "cross": "十字",
+    "ball": "球", "ring": "圆环", "bar": "横条", "pole": "竖条",
     "moves left": "向左移动", "moves right": "向右移动", "moves up": "向上移动", "moves down": "向下移动",
-    "grows": "变大", "shrinks": "变小", "spins": "旋转", "blinks": "闪烁", "camera": "镜头",
+    "grows": "变大", "shrinks": "变小", "shakes": "抖动", "blinks": "闪烁", "camera": "镜头",
     "zooms in": "推近", "zooms out": "拉远", "pans left": "左移", "pans right": "右移",
     "grey": "灰色", "brown": "棕色", "teal": "青色", "pink": "粉色",
     "close-up": "特写", "medium shot": "中景", "wide shot": "远景", 1: "一", 2: "两", 3: "三", 4: "四",
@@ -33,7 +33,7 @@ _ZH_MARKER = re.compile(r"^(?:首先|先|然后|接着|随后|之后|最后)，?
 
 
 def event_clause(event: Event, language: str = "en") -> str:
-    """ "a red circle moves left" / "一个红色的圆形向左移动": one event without marker, capital or full stop."""
+    """ "a red ball moves left" / "一个红色的球向左移动": one event without marker, capital or full stop."""
     if language == "en":
         return f"{'the' if event.actor == 'camera' else 'a'} {event.actor} {event.action}"
     if event.actor == "camera":
@@ -70,13 +70,13 @@ def true_caption(script: Script, language: str = "en") -> str:
 
 def probes(script: Script) -> list[tuple[str, str, str]]:
     """(skill, question, answer) triples that captions never mention: what preference training might destroy."""
-    number, shape = _EN_NUMBERS[script.dots], script.dot_shape
+    number = _EN_NUMBERS[script.marks]
     return [
         ("colour", "What colour is the background?", script.background.capitalize() + "."),
         ("count", "How many marks are on the ground?", number.capitalize() + "."),
-        ("shape", "What shape are the marks on the ground?", shape.capitalize() + "."),
+        ("shape", "What shape is the sign?", script.sign.capitalize() + "."),
         ("camera", "What is the shot scale?", script.shot.capitalize() + "."),
-        ("chinese", "背景和地上有什么？", f"背景是{_ZH[script.background]}，地上有{_ZH[script.dots]}个{_ZH[shape]}。"),
+        ("chinese", "背景和地上有什么？", f"背景是{_ZH[script.background]}，地上有{_ZH[script.marks]}个圆点。"),
     ]
 
 

@@ -65,13 +65,13 @@ def _render_one(folder: Path, seed: int, split: str, num_events: tuple[int, int]
     )
 
 
-def clip_row(script: Script, split: str, index: int, *, seed: int, noise: Noise, language: str = "en") -> dict:
+def clip_row(script: Script, split: str, index: int, *, seed: int, noise: Noise | None, language: str = "en") -> dict:
     """One line of captions.jsonl: the caption as the web would write it, the true one, and the truth behind it."""
     rng = random.Random(f"{seed}/{split}/{index}/caption")
     return {
         "id": f"{split}-{index:07d}",
         "video": clip_name(split, index),
-        "caption": noisy_caption(script, rng, noise, language),
+        "caption": true_caption(script, language) if noise is None else noisy_caption(script, rng, noise, language),
         "true_caption": true_caption(script, language),
         "events": [list(event) for event in script.events],
         "timestamps": [list(span) for span in script.spans],
@@ -90,15 +90,19 @@ def write_captions(
     num_events: tuple[int, int] = (3, 3),
     noise: Noise | None = None,
     language: str = "en",
+    tag: str = "",
 ) -> Path:
-    """Write <folder>/<split>.jsonl with `count` rows (see `clip_row`), whole or not at all; returns its path."""
-    path = Path(folder) / f"{split}.jsonl"
+    """Write <folder>/<split><-tag>.jsonl with `count` rows (see `clip_row`), whole or not at all; returns its path.
+
+    Without `noise` the caption is the true one. `video` is relative to the folder.
+    """
+    path = Path(folder) / f"{split}{tag and '-'}{tag}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     with aside.open("w", encoding="utf-8") as file:
         for index in range(count):
             script = draw_script(seed, index, split=split, num_events=num_events)
-            row = clip_row(script, split, index, seed=seed, noise=noise or Noise(), language=language)
+            row = clip_row(script, split, index, seed=seed, noise=noise, language=language)
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     aside.replace(path)
     return path

@@ -36,7 +36,7 @@ def salience(event: Event) -> tuple[int, int, int]:
     if event.actor == "camera":
         return (len(ACTIONS) + CAMERA.index(event.action), 0, 0)
     colour, shape = event.actor.split()
-    order = ("grows", "spins", "shrinks", "blinks", "moves up", "moves right", "moves left", "moves down")
+    order = ("grows", "shakes", "shrinks", "blinks", "moves up", "moves right", "moves left", "moves down")
     return (order.index(event.action), COLOURS.index(colour), SHAPES.index(shape))
 
 

@@ -12,7 +12,7 @@ _COLOURS = {
     "purple": (150, 60, 190), "white": (245, 245, 245),
 }  # fmt: skip
 _BACKGROUNDS = {"grey": (96, 98, 104), "brown": (104, 74, 48), "teal": (24, 98, 100), "pink": (206, 140, 150)}
-_RADIUS = {"close-up": 0.36, "medium shot": 0.28, "wide shot": 0.21}  # of half the frame's width
+_RADIUS = {"close-up": 0.42, "medium shot": 0.35, "wide shot": 0.28}  # of half the frame's width
 _GRID = (np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) + 0.5) / (SIZE / 2) - 1.0
 _Y, _X = _GRID[0], _GRID[1]
 _EDGE = SIZE / 2  # distances times this are pixels, so edges are one pixel soft
@@ -45,9 +45,10 @@ def _stage(script: Script, zoom: float, shift: float) -> np.ndarray:
     image = np.empty((SIZE, SIZE, 3), np.float32)
     image[:] = _BACKGROUNDS[script.background]
     _paint(image, 0.62 - y, np.float32(0.72) * image[0, 0])  # the ground, a darker band
-    for mark in range(script.dots):
-        centre = (mark - (script.dots - 1) / 2) * 0.42
-        _paint(image, _distance(script.dot_shape, x - centre, y - 0.80, 0.13), np.float32((235, 235, 220)))
+    for mark in range(script.marks):
+        centre = (mark - (script.marks - 1) / 2) * 0.42
+        _paint(image, _distance("ball", x - centre, y - 0.80, 0.13), np.float32((235, 235, 220)))
+    _paint(image, _distance(script.sign, x - 0.72, y + 0.72, 0.22), np.float32((20, 20, 24)))
     return image
 
 
@@ -73,26 +74,19 @@ def _actor(image: np.ndarray, event: Event, progress: float, radius: float) -> N
     elif event.action == "blinks" and int(progress * 6) % 2:
         return
     x, y = _X - dx, _Y + 0.12 - dy
-    if event.action == "spins":
-        # A mark on the rim keeps the spin visible on a circle.
-        angle = 2 * np.pi * progress
-        x, y = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    if event.action == "shakes":
+        x = x + (0.22 if int(progress * 8) % 2 else -0.22)
     _paint(image, _distance(shape, x, y, radius), np.float32(_COLOURS[colour]))
-    if event.action == "spins":
-        _paint(image, np.hypot(x - 0.55 * radius, y) - 0.22 * radius, np.float32((20, 20, 20)))
 
 
 def _distance(shape: str, x: np.ndarray, y: np.ndarray, radius: float) -> np.ndarray:
     """Signed distance to the shape's edge, negative inside; coordinates in half frame widths."""
-    if shape == "circle":
-        return np.hypot(x, y) - radius
-    if shape == "square":
-        return np.maximum(np.abs(x), np.abs(y)) - 0.86 * radius
-    if shape == "triangle":
-        return np.maximum(0.866 * np.abs(x) - 0.5 * y, y) - 0.6 * radius
-    arm = 0.34 * radius
-    bar = np.maximum(np.abs(x) - radius, np.abs(y) - arm)
-    return np.minimum(bar, np.maximum(np.abs(y) - radius, np.abs(x) - arm))
+    if shape == "ball":
+        return np.hypot(x, y) - 0.9 * radius
+    if shape == "ring":
+        return np.abs(np.hypot(x, y) - 0.8 * radius) - 0.22 * radius
+    wide, high = (1.25, 0.38) if shape == "bar" else (0.38, 1.25)
+    return np.maximum(np.abs(x) - wide * radius, np.abs(y) - high * radius)
 
 
 def _paint(image: np.ndarray, distance: np.ndarray, colour: np.ndarray) -> None:

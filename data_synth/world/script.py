@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 COLOURS = ("red", "green", "blue", "yellow", "purple", "white")
-SHAPES = ("circle", "square", "triangle", "cross")
-ACTIONS = ("moves left", "moves right", "moves up", "moves down", "grows", "shrinks", "spins", "blinks")
+SHAPES = ("ball", "ring", "bar", "pole")
+ACTIONS = ("moves left", "moves right", "moves up", "moves down", "grows", "shrinks", "shakes", "blinks")
 CAMERA = ("zooms in", "zooms out", "pans left", "pans right")
 BACKGROUNDS = ("grey", "brown", "teal", "pink")
 SHOTS = ("close-up", "medium shot", "wide shot")
@@ -19,7 +19,7 @@ SPLITS = ("train", "dev", "test")
 
 
 class Event(NamedTuple):
-    """One thing that happens: `actor` ("red circle" or "camera") and `action` ("moves left"). Hashable."""
+    """One thing that happens: `actor` ("red ball" or "camera") and `action` ("moves left"). Hashable."""
 
     actor: str
     action: str
@@ -30,15 +30,15 @@ class Script:
     """The truth of one clip.
 
     events: what happens, in order. spans: (start, end) of each event in seconds. The rest is what the clip looks like:
-    background colour, shot scale, and `dots` small marks of shape `dot_shape` on the ground.
+    background colour, shot scale, `marks` small dots on the ground, and a sign of shape `sign` in the corner.
     """
 
     events: tuple[Event, ...]
     spans: tuple[tuple[float, float], ...]
     background: str
     shot: str
-    dots: int
-    dot_shape: str
+    marks: int
+    sign: str
 
     @property
     def duration(self) -> float:
@@ -78,8 +78,8 @@ def draw_script(seed: int, index: int, *, split: str = "train", num_events: tupl
         tuple(spans),
         background=rng.choice(BACKGROUNDS),
         shot=rng.choice(SHOTS),
-        dots=rng.randint(1, 4),
-        dot_shape=rng.choice(SHAPES),
+        marks=rng.randint(1, 4),
+        sign=rng.choice(SHAPES),
     )
 
 

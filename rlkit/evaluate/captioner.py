@@ -1,0 +1,127 @@
+"""Measures a captioner on held-out clips: greedy captions against the truth, likelihood of the order, controls, skills."""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from data_synth.records import make_record
+from data_synth.world.captions import PROMPTS, caption
+from data_synth.world.clips import events_of
+from data_synth.world.script import Event
+from rlkit import generate, one_row, rows
+from rlkit.clips import Reader
+from rlkit.evaluate import caption_metrics
+from rlkit.models import Captioner
+from rlkit.progress import Progress
+from rlkit.recipe import Evaluate
+
+
+@dataclass
+class HeldOut:
+    """Held-out clips and their frames, encoded once and asked of every system: `examples[view][i]`.
+
+    Views: `clip`, and the controls `blind` (no video), `shuffled` (frames in another order), `other_clip`. The true
+    caption is answer 0 and the same events with two neighbours swapped answer 1, for the order by likelihood.
+    """
+
+    rows: list[dict[str, Any]]
+    examples: dict[str, list[rows.Example]] = field(default_factory=dict)
+    probes: list[tuple[int, str, str, rows.Example]] = field(default_factory=list)
+    """(clip, skill, answer, example)"""
+
+
+def hold_out(
+    captioner: Captioner, clips: Sequence[Mapping[str, Any]], reader: Reader, settings: Evaluate, language: str
+) -> HeldOut:
+    """Decode and encode the clips for all views and probes."""
+    held = HeldOut([dict(row) for row in clips])
+    for view in ("clip", *settings.controls):
+        held.examples[view] = [
+            rows.encode(captioner, _order_record(row, language), _shown(held.rows, i, view, reader), index=i)
+            for i, row in enumerate(held.rows)
+        ]
+    if settings.skill_probe:
+        for i, row in enumerate(held.rows):
+            for skill, question, answer in row.get("probes", ()):
+                record = make_record(question, answer, [], videos=[row["video"]])
+                example = rows.encode(captioner, record, _shown(held.rows, i, "clip", reader), index=i)
+                held.probes.append((i, skill, answer, example))
+    return held
+
+
+def measure(
+    captioner: Captioner, held: HeldOut, settings: Evaluate, progress: Progress | None = None
+) -> list[dict[str, Any]]:
+    """One row per clip: `id`, `caption`, its `told` events, and every metric as a number."""
+    options = {"max_new_tokens": settings.max_new_tokens, "batch_size": settings.per_device_eval_batch_size}
+    texts = {
+        view: [one[0] for one in generate.captions(captioner, examples, progress=progress, **options)]
+        for view, examples in held.examples.items()
+    }
+    likely = order_by_likelihood(captioner, held.examples["clip"], batch_size=settings.per_device_eval_batch_size)
+    skills = _skills(captioner, held, options, progress)
+    measured = []
+    for i, row in enumerate(held.rows):
+        truth = [Event(*event) for event in row["events"]]
+        text = texts["clip"][i]
+        told, extra = events_of(text)
+        line = {"id": row["id"], "caption": text, "told": [list(event) for event in told]}
+        line |= caption_metrics.score(truth, told, extra, text)
+        line["order_likelihood"] = likely[i]
+        for view in held.examples:
+            if view != "clip":
+                line[f"{view}_order_exact"] = caption_metrics.order_exact(truth, events_of(texts[view][i])[0])
+        measured.append(line | skills.get(i, {}))
+    return measured
+
+
+@torch.no_grad()
+def order_by_likelihood(captioner: Captioner, examples: Sequence[rows.Example], *, batch_size: int) -> list[float]:
+    """1.0 where the true order is more likely than the swapped one, 0.5 for a tie, per clip."""
+    pad = captioner.processor.tokenizer.pad_token_id
+    found: list[float] = []
+    captioner.model.eval()
+    for start in range(0, len(examples), batch_size):
+        batch = rows.collate(examples[start : start + batch_size], pad_token_id=pad)
+        batch = {name: tensor.to(captioner.base.device) for name, tensor in batch.items()}
+        log_probs, _ = one_row.log_probs(captioner, batch)
+        total = log_probs.sum(-1)
+        found += (torch.sign(total[:, 0] - total[:, 1]) / 2 + 0.5).tolist()
+    return found
+
+
+def _order_record(row: Mapping[str, Any], language: str) -> dict[str, Any]:
+    """The true caption beside one with two neighbouring events swapped."""
+    events = [Event(*event) for event in row["events"]]
+    swapped = list(events)
+    at = random.Random(row["id"]).randrange(len(events) - 1) if len(events) > 1 else 0
+    swapped[at : at + 2] = swapped[at : at + 2][::-1]
+    return make_record(
+        PROMPTS[language],
+        caption(events, language),
+        [("order_swap", caption(swapped, language))],
+        videos=[row["video"]],
+    )
+
+
+def _shown(held: Sequence[Mapping[str, Any]], index: int, view: str, reader: Reader):
+    """The frames a view shows for a clip; None hides them."""
+    if view == "blind":
+        return None
+    row = held[(index + 1) % len(held)] if view == "other_clip" else held[index]
+    clip = reader.clip(row["video"])
+    return rows.shuffled(clip, seed=index) if view == "shuffled" else clip
+
+
+def _skills(captioner: Captioner, held: HeldOut, options: Mapping[str, Any], progress) -> dict[int, dict[str, float]]:
+    """Per clip, the share of probe questions answered exactly, and each skill's own."""
+    answers = generate.captions(captioner, [probe[3] for probe in held.probes], progress=progress, **options)
+    found: dict[int, dict[str, float]] = {}
+    for (clip, skill, answer, _), (said,) in zip(held.probes, answers, strict=True):
+        found.setdefault(clip, {})[f"skill_{skill}"] = float(said == answer)
+    for skills in found.values():
+        skills["skill_probe"] = sum(skills.values()) / len(skills)
+    return found

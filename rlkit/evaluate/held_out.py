@@ -1,0 +1,152 @@
+"""Systems of one run beside each other on the same held-out clips: measured, kept on disk, compared and reported."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data_synth.records import text_of
+from rlkit import compare_table, film_strip, report
+from rlkit.clips import Clips
+from rlkit.evaluate import intervals
+from rlkit.evaluate.captioner import HeldOut, hold_out, measure
+from rlkit.models import Captioner
+from rlkit.progress import Progress, last_screen
+from rlkit.recipe import Recipe
+from rlkit.run_folder import RunFolder
+from rlkit.tracking import Tracker, write_jsonl
+
+NOT_METRICS = ("id", "caption", "told")
+SHOWN = 24  # clips in the report
+
+
+class Evaluation:
+    """Rows per system, one per held-out clip; `<run>/evaluation.jsonl` keeps them for runs that build on this one."""
+
+    def __init__(self, clips: Clips, recipe: Recipe, folder: RunFolder, tracker: Tracker, progress: Progress) -> None:
+        self.clips, self.recipe, self.folder = clips, recipe, folder
+        self.tracker, self.progress = tracker, progress
+        self.systems: dict[str, list[dict[str, Any]]] = {}
+        self.held: HeldOut | None = None
+        self._pairs: list[dict[str, Any]] = []
+
+    def hold_out(self, captioner: Captioner) -> HeldOut:
+        """The held-out clips as this processor encodes them; encoded once."""
+        if self.held is None:
+            self.held = hold_out(
+                captioner, list(self.clips.held_out), self.clips.reader, self.recipe.evaluate, self.recipe.data.language
+            )
+        return self.held
+
+    def add_run(self, name: str, run_folder: Path) -> None:
+        """Rows of a finished run on the same clips; noted and left out where that run measured other clips."""
+        path = run_folder / "evaluation.jsonl"
+        rows = _read(path) if path.is_file() else []
+        wanted = [row["id"] for row in self.clips.held_out]
+        by_id = {row["id"]: row for row in rows}
+        if not all(one in by_id for one in wanted):
+            self.progress.note(f"{name}: {path} does not hold these held-out clips; left out of the table")
+            return
+        self.systems[name] = [by_id[one] for one in wanted]
+
+    def add(
+        self,
+        name: str,
+        captioner: Captioner,
+        folder: RunFolder,
+        *,
+        seconds: float,
+        pairs: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Measure a system and keep its rows in its folder."""
+        settings = self.recipe.evaluate
+        if settings.num_clips == 0 or not len(self.clips.held_out):
+            return
+        held = self.hold_out(captioner)
+        total = sum(len(examples) for examples in held.examples.values()) + len(held.probes)
+        self.progress.stage(f"{name}: evaluating on {len(held.rows)} held-out clips", total=total)
+        rows = measure(captioner, held, settings, self.progress)
+        self.systems[name] = rows
+        write_jsonl(folder.path / "evaluation.jsonl", rows)
+        folder.write_json("cost.json", {"train_seconds": round(seconds, 1)})
+        if folder.path == self.folder.path:
+            self._pairs = list(pairs)
+            self.tracker.pairs([self._pair(number, pair) for number, pair in enumerate(self._pairs)], 0)
+
+    def read(self, name: str, folder: RunFolder) -> bool:
+        """Take over a system measured before a kill; its model is whole, since evaluation comes after saving."""
+        path = folder.path / "evaluation.jsonl"
+        if not path.is_file():
+            return False
+        self.systems[name] = _read(path)
+        return True
+
+    def seconds(self, folder: RunFolder) -> float:
+        """Training seconds of a system that was read back."""
+        return json.loads((folder.path / "cost.json").read_text())["train_seconds"]
+
+    def finish(self, cost: Mapping[str, Any]) -> dict[str, Any]:
+        """results.json, samples, report, card and the last screen; returns the results."""
+        systems = {name: intervals.summarise(_metrics(rows)) for name, rows in self.systems.items()}
+        names = list(systems)
+        results: dict[str, Any] = {"systems": systems, "cost": dict(cost)}
+        if len(names) > 1:
+            results["differences"] = compare_table.differences(
+                {name: [_metrics(rows)] for name, rows in self.systems.items()}
+            )
+        if self.systems:
+            self.tracker.captions(self._samples(), 0)
+        self.folder.finish(results)
+        if self.folder.main:
+            report.write_report(self.folder.path)
+        last_screen(results, self.folder.path)
+        return results
+
+    def _samples(self) -> list[dict[str, Any]]:
+        """Held-out clips with every system's caption; the strips are drawn once."""
+        found = []
+        for at in range(min(SHOWN, len(self.clips.held_out))):
+            row = self.clips.held_out[at]
+            captions = {name: rows[at]["caption"] for name, rows in self.systems.items()}
+            events = {name: [" ".join(e) for e in rows[at]["told"]] for name, rows in self.systems.items()}
+            events["truth"] = [" ".join(event) for event in row.get("events") or []]
+            found.append(
+                {
+                    "clip": row["video"],
+                    "frames": self._strip(row["video"], f"samples/strips/{row['id']}.jpg"),
+                    "prompt": "Describe the video.",
+                    "truth": row["true_caption"],
+                    "captions": captions,
+                    "events": events,
+                }
+            )
+        return found
+
+    def _pair(self, number: int, pair: Mapping[str, Any]) -> dict[str, Any]:
+        record = pair["record"]
+        video = record["videos"][0]
+        return {
+            "clip": video,
+            "frames": self._strip(video, f"samples/strips/pair-{number:03d}.jpg"),
+            "prompt": text_of(record["prompt"]),
+            "chosen": text_of(record["chosen"]),
+            "rejected": [text_of(answer) for answer in record["rejected"]],
+            "rejected_kind": list(record["rejected_kind"]),
+            "margin": list(pair["margin"]),
+        }
+
+    def _strip(self, video: str, name: str) -> str:
+        path = self.folder.path / name
+        if not path.exists() and self.folder.main:
+            clip = self.clips.reader.whole(video)
+            film_strip.save(film_strip.film_strip(clip.frames, clip.timestamps), path)
+        return name
+
+
+def _metrics(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows without their texts; `id` stays, so that systems are compared clip by clip."""
+    return [{"clip": row["id"]} | {key: row[key] for key in row if key not in NOT_METRICS} for row in rows]
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

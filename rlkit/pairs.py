@@ -1,0 +1,123 @@
+"""Preference pairs for captions: true captions beside constructed negatives, and the model's own samples, judged.
+
+Where a clip has a true caption it is chosen, and what is rejected are corruptions of it and wrong samples of the model.
+Where it has none, the best of the model's samples is chosen and worse ones are rejected, if a judge can tell them apart.
+"""
+
+import inspect
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from data_synth.events import parse
+from data_synth.records import make_record
+from rlkit import plugins
+from rlkit.recipe import NEGATIVE, PlugIn, Recipe
+
+TRIES = 4  # seeds per operator and clip: some events cannot be corrupted, some corruptions come out alike
+Judge = Callable[..., list[float | None]]
+
+
+def constructed(caption: str, negatives: Sequence[PlugIn], count: int, *, seed: int, pool: Sequence[str]) -> list[dict]:
+    """Up to `count` different corruptions of a caption, kinds drawn by weight; each `text`, `kind`, `edit`, `weight`."""
+    operators = [one for one in negatives if one.name != "own_samples" and one.weight > 0]
+    if not operators or count == 0:
+        return []
+    rng = random.Random(f"{seed} {caption}")
+    parsed = parse(caption)
+    found: dict[str, dict] = {}
+    for attempt in range(TRIES * count):
+        if len(found) == count:
+            break
+        operator = rng.choices(operators, [one.weight for one in operators])[0]
+        corrupt = plugins.load(NEGATIVE, operator.name)
+        options = dict(operator.options)
+        if "pool" in inspect.signature(corrupt).parameters and "pool" not in options and pool:
+            options["pool"] = pool
+        negative = corrupt(parsed, seed=seed + attempt, **options)
+        if negative is not None and negative.text != caption:
+            found.setdefault(
+                negative.text,
+                {"text": negative.text, "kind": negative.kind, "edit": negative.edit, "operator": operator.name},
+            )
+    return list(found.values())
+
+
+def labelled_pairs(
+    clips: Iterable[Mapping[str, Any]],
+    recipe: Recipe,
+    *,
+    question: str,
+    pool: Sequence[str] = (),
+    samples: Mapping[str, Sequence[str]] | None = None,
+    is_true: Callable[[Mapping[str, Any], str], bool] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Records of clips with a true caption: own wrong samples first in the measure of their weight, then corruptions."""
+    own_weight = sum(one.weight for one in recipe.negatives if one.name == "own_samples")
+    all_weight = sum(one.weight for one in recipe.negatives)
+    for number, row in enumerate(clips):
+        caption, seed = row["true_caption"], recipe.seed * 1_000_003 + number
+        own = []
+        if own_weight and samples:
+            wrong = dict.fromkeys(s for s in samples.get(row["id"], ()) if s and s != caption)
+            wrong = [text for text in wrong if is_true is None or not is_true(row, text)]
+            most = max(1, round(recipe.num_negatives * own_weight / all_weight))
+            own = [{"text": t, "kind": "own_sample", "edit": {}, "operator": "own_samples"} for t in wrong[:most]]
+        rejected = own + constructed(caption, recipe.negatives, recipe.num_negatives - len(own), seed=seed, pool=pool)
+        if rejected:
+            yield _record(row, question, caption, rejected, seed, {})
+
+
+def judged_pairs(
+    clips: Iterable[Mapping[str, Any]],
+    recipe: Recipe,
+    *,
+    question: str,
+    samples: Mapping[str, Sequence[str]],
+    judge: Judge,
+    margin: float = 0.05,
+) -> Iterator[dict[str, Any]]:
+    """Records of clips without a true caption: best sample against the K worst, where their scores differ by `margin`."""
+    for number, row in enumerate(clips):
+        texts = list(dict.fromkeys(text for text in samples.get(row["id"], ()) if text))
+        if len(texts) < 2:
+            continue
+        columns = {key: [row[key]] * len(texts) for key in ("events", "video") if key in row}
+        scores = judge(prompts=[question] * len(texts), completions=texts, **columns)
+        scored = sorted(((s, t) for s, t in zip(scores, texts, strict=True) if s is not None), reverse=True)
+        if len(scored) < 2:
+            continue
+        best, chosen = scored[0]
+        worse = [(s, t) for s, t in reversed(scored) if best - s >= margin][: recipe.num_negatives]
+        if worse:
+            rejected = [{"text": t, "kind": "own_sample", "edit": {}, "operator": "own_samples"} for _, t in worse]
+            scores = {"judge": [best, *(s for s, _ in worse)]}
+            yield _record(row, question, chosen, rejected, recipe.seed * 1_000_003 + number, scores)
+
+
+def event_pool(clips: Sequence[Mapping[str, Any]], size: int = 400) -> list[str]:
+    """Events told in the captions of other clips, as clauses: what an invented event looks like in this data."""
+    clauses: dict[str, None] = {}
+    for row in clips:
+        for event in parse(row["true_caption"]).events:
+            clauses.setdefault(event.text[0].lower() + event.text[1:])
+        if len(clauses) >= size:
+            break
+    return list(clauses)
+
+
+def _record(
+    row, question: str, chosen: str, rejected: Sequence[Mapping[str, Any]], seed: int, scores
+) -> dict[str, Any]:
+    return make_record(
+        question,
+        chosen,
+        [(one["kind"], one["text"]) for one in rejected],
+        videos=[row["video"]],
+        source_id=row["id"],
+        operator="+".join(dict.fromkeys(one["operator"] for one in rejected)),
+        edit=[one["edit"] for one in rejected],
+        scores=scores,
+        seed=seed,
+        licence=row.get("licence"),
+    )

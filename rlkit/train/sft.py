@@ -1,0 +1,89 @@
+"""Supervised fine-tuning of a captioner: the negative log-likelihood of captions, one clip a row.
+
+With `model.init` it trains a tiny model from nothing, with `data.noise` on captions as the web writes them; without
+either it teaches a pretrained model the captions of a folder.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data_synth.records import make_record
+from data_synth.world.captions import PROMPTS
+from data_synth.world.noise import PADDING
+from rlkit import caption_trainer, losses, models, one_row
+from rlkit.clips import Clips, collect
+from rlkit.dataset import Examples
+from rlkit.evaluate.held_out import Evaluation
+from rlkit.progress import Progress
+from rlkit.recipe import Recipe
+from rlkit.run_folder import RunFolder
+from rlkit.tracking import open_tracker
+
+
+def run(recipe: Recipe, folder: RunFolder) -> None:
+    """Train, evaluate, save; see recipes/sft_caption.yaml."""
+    with Progress(folder.path.name, stages=5) as progress:
+        clips = collect(recipe, folder, progress)
+        captioner = models.load(recipe.model, texts=vocabulary(clips, recipe), seed=recipe.seed)
+        records = Captions(clips.train, recipe)
+        examples = Examples(
+            captioner,
+            records,
+            clips.reader,
+            cache_gib=recipe.data.cache_gib,
+            shuffle_frames=recipe.data.shuffle_frames,
+            seed=recipe.seed,
+        )
+        tracker = open_tracker(recipe.train.report_to, folder, name=folder.path.name, config={}, progress=progress)
+        seconds = caption_trainer.train(
+            captioner, nll, recipe, examples, folder, tracker, progress, stage=f"training on {len(records):,} captions"
+        )
+        caption_trainer.save(captioner, folder.final, is_main_process=folder.main)
+        evaluation = Evaluation(clips, recipe, folder, tracker, progress)
+        for name, run_folder in recipe.evaluate.compare_with.items():
+            evaluation.add_run(name, Path(run_folder))
+        evaluation.add(folder.path.name.removesuffix("_caption"), captioner, folder, seconds=seconds)
+        evaluation.finish({"train_seconds": round(seconds, 1), "clips": len(clips.train)})
+        tracker.finish()
+
+
+def nll(trainer, model, batch, counts):
+    """Negative log-likelihood of the chosen answer per clip; their mean over the step is the mean over its tokens."""
+    log_probs, mask = one_row.log_probs(trainer.captioner, batch, model=model)
+    tokens_per_clip = counts[1] / counts[0]
+    loss = losses.sft(log_probs[:, 0], mask[:, 0], num_items_in_batch=float(tokens_per_clip))
+    chosen = log_probs[:, 0].detach().sum(-1)
+    return loss, {"logps/chosen": chosen.mean()}
+
+
+class Captions(Sequence):
+    """Clip rows as records with one answer: the caption, or with `data.probe_share` an answer to a question."""
+
+    def __init__(self, clips: Sequence[Mapping[str, Any]], recipe: Recipe) -> None:
+        self.clips, self.recipe = clips, recipe
+        self.questions = round(len(clips) * recipe.data.probe_share / (1 - recipe.data.probe_share))
+
+    def __len__(self) -> int:
+        return len(self.clips) + self.questions
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = self.clips[index % len(self.clips)]
+        if index < len(self.clips):
+            question, answer = PROMPTS[self.recipe.data.language], row["caption"]
+        else:
+            _, question, answer = random.Random(f"{self.recipe.seed} {index}").choice(row["probes"])
+        return make_record(question, answer, [], videos=[row["video"]], start=row.get("start"), end=row.get("end"))
+
+
+def vocabulary(clips: Clips, recipe: Recipe) -> list[str]:
+    """Texts a fresh tokenizer is trained on; nothing is read for a model that has one."""
+    if recipe.model.id is not None:
+        return []
+    texts = [text for language in PADDING.values() for pool in language for text in pool] + list(PROMPTS.values())
+    for index in range(min(len(clips.train), 2000)):
+        row = clips.train[index]
+        texts += [row["caption"], row.get("true_caption") or row["caption"]]
+        texts += [text for probe in row.get("probes", ()) for text in probe[1:]]
+    return texts
