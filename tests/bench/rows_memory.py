@@ -1,9 +1,10 @@
 """Start-up time and memory of reading pairs, 1,000 rows against 20,000: they should not depend on the number.
 
 python tests/bench/rows_memory.py
-Times are CPU seconds, which other load does not stretch. Each measurement is a fresh process that imports, opens the pairs, takes the first row (first_row_cpu_s, of which open_cpu_s is
-after the imports) and then 500 rows at random. peak_mib is resident memory at its highest until the first row; held_mib
-is the process's own memory (RssAnon) at the end, without pages of the memory map, which the system may drop.
+Each measurement is a fresh process that imports, opens the pairs, takes the first row (first_row_cpu_s, of which
+open_cpu_s is after the imports) and then 500 rows at random. Times are CPU seconds, which other load does not stretch.
+peak_mib is resident memory at its highest until the first row; held_mib is the process's own memory (RssAnon) at the
+end, without pages of the memory map, which the system may drop.
 """
 
 import json
