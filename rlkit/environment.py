@@ -6,7 +6,6 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -69,9 +68,10 @@ def cpu_model() -> str:
 
 
 def devices() -> list[dict[str, Any]]:
-    """The CUDA devices, once torch is imported; an empty list before that and on machines without."""
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available():
+    """The CUDA devices; an empty list on machines without."""
+    import torch
+
+    if not torch.cuda.is_available():
         return []
     found = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
     return [{"name": one.name, "memory_gib": round(one.total_memory / 2**30, 1)} for one in found]

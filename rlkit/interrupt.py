@@ -23,10 +23,16 @@ class _State:
     waiting: int | None = None
 
 
-def install() -> None:
-    """From here on both signals raise Interrupted, or wait for the end of the step inside `held()`."""
-    signal.signal(signal.SIGINT, _received)
-    signal.signal(signal.SIGTERM, _received)
+@contextmanager
+def caught() -> Iterator[None]:
+    """Inside, both signals raise Interrupted, or wait for the end of the step inside `held()`."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, _received) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _received(number: int, frame: FrameType | None) -> None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rlkit import plugins
+from rlkit import interrupt, plugins
 from rlkit.errors import RlkitError
 from rlkit.recipe import ALGORITHM
 from rlkit.recipe_file import Step, load_chain
@@ -37,56 +37,45 @@ def run(path: str | Path, overrides: Sequence[str] = ()) -> list[RunFolder]:
     Raises RlkitError for everything a user can put right, with the name of the needed recipe where it was one of those.
     """
     chain = load_chain(path, overrides)
-    from rlkit import interrupt
-
-    interrupt.install()
     folders = []
-    for step in chain:
-        try:
-            folders.append(_run_step(step, last=step is chain[-1]))
-        except interrupt.Interrupted as stop:
-            say(f"\n{step.name}: stopped by {stop}. To go on: {resume_command(path, overrides)}")
-            sys.exit(stop.exit_code)
-        except Exception as error:
-            sentence = explain(error)
-            if sentence is None:
-                raise
-            if step is chain[-1] and isinstance(error, RlkitError):
-                raise
-            where = "" if step is chain[-1] else f"in {step.name}, which {chain[-1].name} needs: "
-            wrapped = RlkitError(f"{where}{sentence}")
-            wrapped.exit_code = error.exit_code if isinstance(error, RlkitError) else 1
-            raise wrapped from error
+    with interrupt.caught():
+        for step in chain:
+            try:
+                folders.append(_run_step(step, last=step is chain[-1]))
+            except interrupt.Interrupted as stop:
+                say(f"\n{step.name}: stopped by {stop}. To go on: {resume_command(path, overrides)}")
+                sys.exit(stop.exit_code)
+            except Exception as error:
+                named = _named(error, step, chain[-1])
+                if named is error:
+                    raise
+                raise named from error
     return folders
 
 
-def _run_step(step: Step, last: bool) -> RunFolder:
-    """Start, resume or skip one recipe. All processes take the decision of the main one."""
-    from accelerate import PartialState
-    from accelerate.utils import broadcast_object_list
+def _named(error: Exception, step: Step, last: Step) -> Exception:
+    """The error as users see it: one sentence, with the needed recipe's name where it was one; a bug stays itself."""
+    sentence = explain(error)
+    if sentence is None or (step is last and isinstance(error, RlkitError)):
+        return error
+    where = "" if step is last else f"in {step.name}, which {last.name} needs: "
+    named = RlkitError(f"{where}{sentence}")
+    named.exit_code = error.exit_code if isinstance(error, RlkitError) else 1
+    return named
 
-    world = PartialState()
-    decision: list[object] = [None, None]
-    if world.is_main_process:
-        try:
-            decision = [prepare(step, main=True)[1], None]
-        except RlkitError as error:
-            decision = ["refuse", error]
-    if world.num_processes > 1:
-        broadcast_object_list(decision)
-    state, error = decision
-    if isinstance(error, RlkitError):
-        raise error
-    folder = RunFolder(step.out, world.is_main_process)
-    announce(step, folder, str(state), last)
+
+def _run_step(step: Step, last: bool) -> RunFolder:
+    """Start, resume or skip one recipe."""
+    state = _decide(step)
+    folder = RunFolder(step.out, is_main_process())
+    announce(step, folder, state, last)
     if state == "finished":
         return folder
-    held = lock(step.out) if world.is_main_process else None
+    held = lock(step.out) if folder.main else None
     if folder.last_checkpoint() is None:
         folder.resume_at(None)
     settle(step)
     plugins.load(ALGORITHM, step.recipe.algorithm)(step.recipe, folder)
-    world.wait_for_everyone()
     _free()
     if held is not None:
         held.close()
@@ -96,13 +85,35 @@ def _run_step(step: Step, last: bool) -> RunFolder:
     return folder
 
 
+def _decide(step: Step) -> str:
+    """start, resume or finished, as the main process finds it; every process gets the same answer, or the same error.
+
+    A single process does without torch here, so that a finished or refused run answers at once.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return prepare(step, main=True)[1]
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    decision: list[object] = [None]
+    if PartialState().is_main_process:
+        try:
+            decision = [prepare(step, main=True)[1]]
+        except RlkitError as error:
+            decision = [error]
+    broadcast_object_list(decision)
+    if isinstance(decision[0], RlkitError):
+        raise decision[0]
+    return str(decision[0])
+
+
 def settle(step: Step) -> None:
     """Seeds and kernels of one recipe: on a CPU always deterministic, on a GPU where train.full_determinism asks for
     it."""
     import torch
-    import transformers
+    from accelerate.utils import set_seed  # sets what transformers.set_seed sets, at half its import time
 
-    transformers.set_seed(step.recipe.seed)
+    set_seed(step.recipe.seed)
     on_gpu = torch.cuda.is_available()
     if on_gpu and step.recipe.train.full_determinism:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is not reproducible without it
@@ -111,12 +122,14 @@ def settle(step: Step) -> None:
 
 
 def _free() -> None:
-    """Let go of a finished recipe's model and mixed precision, so that the next starts as if alone."""
+    """Wait for the other processes; let go of model and precision, so that the next recipe starts as if alone."""
     import gc
 
     import torch
+    from accelerate import PartialState
     from accelerate.state import AcceleratorState, GradientState
 
+    PartialState().wait_for_everyone()
     AcceleratorState._reset_state()
     GradientState._reset_state()
     gc.collect()
@@ -148,7 +161,7 @@ def announce(step: Step, folder: RunFolder, state: str, last: bool) -> None:
 
 def resume_command(path: str | Path, overrides: Sequence[str]) -> str:
     """The same command again."""
-    return " ".join(["accelerate launch", str(path), *overrides])
+    return " ".join(["accelerate launch", plugins.shown_path(Path(path)), *overrides])
 
 
 def explain(error: BaseException) -> str | None:
