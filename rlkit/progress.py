@@ -24,7 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rlkit.compare_table import before_after, headline_systems
-from rlkit.evaluate.names import system_title
+from rlkit.evaluate.names import is_detail, system_title
 
 # Shown in the panel where a run logs them, first name that exists; the words are TRL's.
 PANEL_METRICS = {
@@ -263,6 +263,8 @@ def last_screen(results: Mapping[str, object], folder: Path, *, console: Console
             table.add_column(title, justify="right")
         table.add_column("95 % interval of the change", justify="right", style="dim")
         for line in before_after(systems, before, after, results.get("differences")):
+            if is_detail(line["metric"]):
+                continue
             colour = {"better": "bold green", "worse": "bold yellow"}.get(line["verdict"], "")
             mark = {"better": " ✓", "worse": " ✗"}.get(line["verdict"], "  ")
             change = Text(line["change"] + mark, style=colour)

@@ -16,7 +16,7 @@ import jinja2
 
 from rlkit import compare_table
 from rlkit.evaluate.caption_metrics import matched_positions, score
-from rlkit.evaluate.names import describe, number, system_title
+from rlkit.evaluate.names import describe, is_detail, number, system_title
 from rlkit.report_data import RunData, read_run
 from rlkit.report_svg import axis_number, colour, interval_chart, line_chart
 from rlkit.word_diff import word_diff
@@ -25,7 +25,7 @@ CONTROLS = ("blind_order_exact", "shuffled_order_exact", "other_clip_order_exact
 # The first that the results have is the headline; the next ones stand beside it.
 HEADLINES = ("order_exact", "reward", "pairwise_seen", "acceptance_last", "order_tau", "event_f1")
 BESIDE = ("extra_sentences", "event_recall", "skill_probe", "invented_events", "length_words", "held_out", "diversity")
-EXAMPLES = 4
+EXAMPLES = 3
 
 # Curves that belong in one picture; a name not listed is drawn with those that share its part before "/".
 FAMILIES = {
@@ -40,6 +40,9 @@ FAMILIES = {
     "learning rate": ("learning_rate",),
 }
 NO_CURVE = ("step", "time", "epoch", "total_flos", "num_tokens")
+
+# What an alarm's value means, in a sentence; `{}` is the value as printed.
+ALARMS = {"displacement": "the chosen answers' log-probability lies {} nats from its start"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,7 +81,8 @@ def page(run: RunData) -> dict[str, Any]:
     paired = run.results.get("differences") or {}
     before, after = compare_table.headline_systems(run.results)
     changes = compare_table.before_after(systems, before, after, paired) if before and after else []
-    main_metrics = [name for name in compare_table.metric_order(systems) if name not in CONTROLS]
+    metrics = compare_table.metric_order(systems)
+    main_metrics = [name for name in metrics if name not in CONTROLS and not is_detail(name)]
     return {
         "run": run,
         "title": run.name,
@@ -94,11 +98,12 @@ def page(run: RunData) -> dict[str, Any]:
         "chart": systems_chart(systems, before, after),
         "table": table(systems, paired, main_metrics),
         "has_best": any(c.best for row in compare_table.cells(systems, paired).values() for c in row.values()),
-        "controls": controls(systems, paired),
+        "controls": part_of_table(systems, paired, "order_exact", CONTROLS),
+        "skills": part_of_table(systems, paired, "skill_probe", [name for name in metrics if is_detail(name)]),
         "examples": examples(run, before, after),
         "pairs": pairs(run),
         "curves": curves(run),
-        "alarms": sorted(run.alarms, key=lambda alarm: alarm.get("step") or 0),
+        "alarms": [{**alarm, "text": alarm_text(alarm)} for alarm in run.alarms],
         "cost": flat(run.results.get("cost") or {}),
         "env": flat(run.env),
     }
@@ -148,10 +153,19 @@ def table(systems: compare_table.Systems, paired: compare_table.Differences, met
     }
 
 
-def controls(systems: compare_table.Systems, paired: compare_table.Differences) -> dict[str, Any]:
-    """Exact order beside the same without the right video; only systems that have a control."""
-    some = {s: m for s, m in systems.items() if any(name in m for name in CONTROLS)}
-    return table(some, paired, ("order_exact", *CONTROLS)) if some else {"heads": [], "rows": []}
+def part_of_table(
+    systems: compare_table.Systems, paired: compare_table.Differences, first: str, others: Sequence[str]
+) -> dict[str, Any]:
+    """`first` beside `others`, for the systems that have any of these others; empty where none has."""
+    some = {system: metrics for system, metrics in systems.items() if any(name in metrics for name in others)}
+    return table(some, paired, (first, *others)) if some else {"heads": [], "rows": []}
+
+
+def alarm_text(alarm: Mapping[str, Any]) -> str:
+    """One sentence about an alarm."""
+    value = alarm["value"]
+    printed = axis_number(value, 4) if isinstance(value, int | float) else str(value)
+    return ALARMS.get(alarm["guard"], "value {}").format(printed)
 
 
 def examples(run: RunData, before: str | None, after: str | None) -> list[dict[str, Any]]:
@@ -285,7 +299,7 @@ def families(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[tup
             plain = name.removeprefix("train/")
             if isinstance(value, bool) or not isinstance(value, int | float) or plain in NO_CURVE:
                 continue
-            if plain.startswith("time/") or plain.endswith(("_runtime", "_per_second")):
+            if plain.startswith(("time/", "alarm/")) or plain.endswith(("_runtime", "_per_second")):
                 continue
             points.setdefault(plain, []).append((float(line.get("step", 0)), float(value)))
     out = {}
@@ -302,16 +316,17 @@ def families(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[tup
 
 
 def curves(run: RunData) -> list[dict[str, Any]]:
-    """Per part of the run, a chart per family; alarms are marked on the run's own charts."""
+    """Per part of the run, a chart per family; alarms are marked."""
     out = []
     for part, lines in run.metrics.items():
-        marks = [(a["step"], str(a.get("message", "alarm"))) for a in run.alarms if isinstance(a.get("step"), int)]
+        alarms = [alarm for alarm in run.alarms if alarm["part"] == part and isinstance(alarm["step"], int)]
+        marks = [(alarm["step"], f"{alarm['guard']}: {alarm_text(alarm)}") for alarm in alarms]
         charts = []
         for family, series in families(lines).items():
             legend = [
                 (name, colour(i), axis_number(values[-1][1], 4)) for i, (name, values) in enumerate(series.items())
             ]
-            svg = line_chart(series, title=family, marks=[] if part else marks)
+            svg = line_chart(series, title=family, marks=marks)
             charts.append({"title": family, "svg": svg, "legend": legend})
         if charts:
             out.append({"part": part, "charts": charts})

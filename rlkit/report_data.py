@@ -19,6 +19,8 @@ PICTURE_STARTS = (b"\x89PNG\r\n", b"\xff\xd8\xff")
 class RunData:
     """The contents of a run folder. `metrics` maps a part of the run ("" for the run itself) to its logged lines.
 
+    `alarms` are those among them that guards logged.
+
     `problems` says which files were there but could not be used.
     """
 
@@ -60,8 +62,8 @@ def read_run(path: Path) -> RunData:
         raise NotADirectoryError(path)
     problems: list[str] = []
     metrics = {"": read_lines(path / "metrics.jsonl", problems)}
-    for inner in sorted(path.glob("*/metrics.jsonl")):
-        metrics[inner.parent.name] = read_lines(inner, problems)
+    for inner in sorted([*path.glob("*/metrics.jsonl"), *path.glob("*/*/metrics.jsonl")]):
+        metrics[inner.parent.relative_to(path).as_posix()] = read_lines(inner, problems)
     recipe_text = read_text(path / "recipe.yaml", problems)
     return RunData(
         path=path,
@@ -72,9 +74,20 @@ def read_run(path: Path) -> RunData:
         env=_object(path / "env.json", problems),
         captions=_rows(path / "samples", "eval", problems),
         pairs=_rows(path / "samples", "pairs", problems),
-        alarms=read_lines(path / "alarms.jsonl", problems),
+        alarms=_alarms(metrics),
         problems=problems,
     )
+
+
+def _alarms(metrics: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """What guards logged as `alarm/<guard>`: step, part of the run, guard, value."""
+    return [
+        {"step": line.get("step"), "part": part, "guard": name.removeprefix("alarm/"), "value": value}
+        for part, lines in metrics.items()
+        for line in lines
+        for name, value in line.items()
+        if name.startswith("alarm/")
+    ]
 
 
 def read_text(path: Path, problems: list[str]) -> str:

@@ -5,7 +5,6 @@ Algorithms call `Tracker` and never ask who listens. Names are TRL's; W&B shows 
 """
 
 import json
-import math
 import netrc
 import os
 import uuid
@@ -26,6 +25,7 @@ from transformers import (
 from transformers.integrations import rewrite_logs
 
 from rlkit.progress import Progress
+from rlkit.run_folder import RunFolder, write_text
 
 PAIR_COLUMNS = ["frames", "prompt", "chosen", "rejected", "kind", "margin"]
 CAPTION_COLUMNS = ["frames", "prompt", "truth"]
@@ -86,16 +86,19 @@ class Wandb:
 
 @dataclass
 class Tracker:
-    """The run folder and one listener; `folder` is a `rlkit.run_folder.RunFolder`."""
+    """The run folder and one listener."""
 
-    folder: "object"
+    folder: RunFolder
     backend: Null | Wandb
 
     def log(self, metrics: Mapping[str, object], step: int) -> None:
-        """One line of metrics.jsonl and one step of the listener; NaN is null there, what is no number is left out."""
+        """One line of metrics.jsonl and one step of the listener; what is no number is left out.
+
+        What transformers measured with a clock goes under `time/` in the file; all else a resumed run repeats.
+        """
         numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
         if numbers:
-            self.folder.log({name: v if math.isfinite(v) else None for name, v in numbers.items()}, step)
+            self.folder.log({_file_name(name): value for name, value in numbers.items()}, step)
             self.backend.log(numbers, step)
 
     def pairs(self, rows: Sequence[Mapping[str, object]], step: int) -> None:
@@ -103,7 +106,8 @@ class Tracker:
 
         `frames` is a film strip's path inside the run folder. Written to samples/pairs.jsonl; the newest call stays.
         """
-        write_jsonl(self.folder.path / "samples" / "pairs.jsonl", [{**row, "step": step} for row in rows])
+        if self.folder.main:
+            write_jsonl(self.folder.samples / "pairs.jsonl", [{**row, "step": step} for row in rows])
         table = []
         for row in rows:
             margins = row.get("margin") or [None] * len(row["rejected"])
@@ -116,7 +120,8 @@ class Tracker:
 
         `captions` maps a system to its caption, `events` a system (and "truth") to its events.
         """
-        write_jsonl(self.folder.path / "samples" / "eval.jsonl", [{**row, "step": step} for row in rows])
+        if self.folder.main:
+            write_jsonl(self.folder.samples / "eval.jsonl", [{**row, "step": step} for row in rows])
         systems = list(dict.fromkeys(name for row in rows for name in row["captions"]))
         table = [
             [self._picture(row), row["prompt"], row["truth"], *(row["captions"].get(name, "") for name in systems)]
@@ -134,10 +139,10 @@ class Tracker:
 
 
 def open_tracker(
-    report_to: Sequence[str], folder: "object", *, name: str, config: Mapping[str, object], progress: Progress
+    report_to: Sequence[str], folder: RunFolder, *, name: str, config: Mapping[str, object], progress: Progress
 ) -> Tracker:
-    """A tracker for `report_to` (TrainingArguments' name); ranks other than 0 listen to nothing and write nothing."""
-    wanted = "wandb" in report_to and int(os.environ.get("RANK", "0")) == 0
+    """A tracker for `report_to` (TrainingArguments' name); processes other than the main one write nothing."""
+    wanted = "wandb" in report_to and folder.main
     backend = Wandb(folder.path, name=name, config=config, progress=progress) if wanted else Null()
     return Tracker(folder, backend)
 
@@ -192,12 +197,11 @@ def attach(trainer: Trainer, tracker: Tracker, progress: Progress) -> None:
 
 def write_jsonl(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """One JSON object per line; the file appears whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    aside.replace(path)
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def _file_name(metric: str) -> str:
+    return f"time/{metric}" if metric.endswith(("_runtime", "_per_second")) else metric
 
 
 def _run_id(folder: Path) -> str:

@@ -26,7 +26,7 @@ METRICS: dict[str, Metric] = {
     "extra_sentences": Metric("extra sentences", "lower", "padding sentences per caption"),
     "length_words": Metric("length", "", "words per caption (characters in Chinese)"),
     "repetition": Metric("repetition", "lower", "share of repeated 4-grams", True),
-    "skill_probe": Metric("skill probe", "higher", "colour, shape, count, Chinese: skills never trained on here", True),
+    "skill_probe": Metric("skill probe", "higher", "questions that this training never saw, answered exactly", True),
     "blind_order_exact": Metric("exact order, blind", "", "without video; what language alone can guess", True),
     "shuffled_order_exact": Metric("exact order, shuffled", "", "frames in random order", True),
     "other_clip_order_exact": Metric("exact order, other clip", "", "another clip's video", True),
@@ -54,7 +54,14 @@ SYSTEMS: dict[str, str] = {
 
 def describe(name: str) -> Metric:
     """The entry of `name`, or a plain one for a metric of the user's own."""
+    if is_detail(name):
+        return Metric(name.removeprefix("skill_"), "higher", f"probe questions about {name[6:]} answered exactly", True)
     return METRICS.get(name, Metric(name.replace("_", " "), "", ""))
+
+
+def is_detail(name: str) -> bool:
+    """Whether a metric is a part of `skill_probe` (skill_colour, ...), shown apart so that tables stay narrow."""
+    return name.startswith("skill_") and name != "skill_probe"
 
 
 def system_title(name: str) -> str:

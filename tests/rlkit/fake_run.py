@@ -38,7 +38,8 @@ def write_fake_run(path: Path, *, clips: int = 60, strips: int = 12, steps: int 
             parsed = parse(text, "en")
             events[name] = [list(event) for event in parsed.events]
             row = score(script.events, parsed.events, len(parsed.extra), text)
-            row["skill_probe"] = float(rng.random() < 0.9)
+            row["skill_colour"], row["skill_count"] = float(rng.random() < 0.95), float(rng.random() < 0.9)
+            row["skill_probe"] = (row["skill_colour"] + row["skill_count"]) / 2
             row["blind_order_exact"] = float(rng.random() < 0.02)
             row["shuffled_order_exact"] = float(rng.random() < 0.2)
             per_system[name].append({"clip": str(index), **row})
@@ -51,8 +52,6 @@ def write_fake_run(path: Path, *, clips: int = 60, strips: int = 12, steps: int 
     _lines(path / "samples/eval.jsonl", eval_rows)
     _lines(path / "samples/pairs.jsonl", [_pair(row) for row in eval_rows[:6]])
     _lines(path / "metrics.jsonl", _metrics(steps, rng))
-    alarm = {"step": 70, "guard": "displacement", "level": "warn", "message": "logps/chosen fell 3.1 below its start."}
-    _lines(path / "alarms.jsonl", [alarm])
     results = {
         "complete": True,
         "systems": {name: summarise(rows, resamples=300) for name, rows in per_system.items()},
@@ -117,8 +116,10 @@ def _metrics(steps, rng):
         }
         row["rewards/margins"] = row["rewards/chosen"] - row["rewards/rejected"]
         if step % 20 == 0:
-            row |= {"guards/order_exact": 0.84 + 0.1 * share, "guards/grounding": 1.1 + share, "eval_loss": row["loss"]}
+            row |= {"order_accuracy": 0.84 + 0.1 * share, "grounding/blind": 1.1 + share, "eval_loss": row["loss"]}
         rows.append(row)
+        if step == 70:
+            rows.append({"step": 70, "alarm/displacement": -3.125, "time": 1.7e9 + step})
     return rows
 
 

@@ -53,10 +53,9 @@ def hostile_run(tmp_path_factory):
     results["cost"] = {HOSTILE[0]: HOSTILE[2]}
     (folder / "results.json").write_text(json.dumps(results))
     (folder / "recipe.yaml").write_text("# " + HOSTILE[0] + '\nalgorithm: "<script>window.ran = true</script>"\n')
-    alarm = {"step": 3, "guard": HOSTILE[0], "level": "stop", "message": HOSTILE[1]}
-    (folder / "alarms.jsonl").write_text(json.dumps(alarm) + "\n")
     with (folder / "metrics.jsonl").open("a") as file:
         file.writelines(json.dumps({"step": i, f"{HOSTILE[0]}": 1.0 * i}) + "\n" for i in range(3))
+        file.write(json.dumps({"step": 3, f"alarm/{HOSTILE[0]}": HOSTILE[1]}) + "\n")
     report.write_report(folder)
     return folder
 
@@ -95,8 +94,13 @@ def test_film_strips_curves_recipe_and_alarms_are_on_it(run):
     assert page(run).count("data:image/jpeg;base64,") >= 8
     assert page(run).count("<svg") >= 8
     text = visible(run)
-    assert "rewards/margins" in text and "num_clips: 400" in text and "logps/chosen fell 3.1 below" in text
+    assert (
+        "rewards/margins" in text
+        and "num_clips: 400" in text
+        and "the chosen answers' log-probability lies −3.125 nats from its start" in text
+    )
     assert "peak_mib 1,530" in text and "exact order, blind" in text
+    assert "What was kept" in text and "colour, %" in text
 
 
 def test_curves_are_files_too(run):
@@ -178,7 +182,7 @@ def test_no_script_runs_in_a_browser(hostile_run, tmp_path):
         driver.quit()
 
 
-FILES = "results.json metrics.jsonl recipe.yaml env.json alarms.jsonl samples/eval.jsonl samples/pairs.jsonl"
+FILES = "results.json metrics.jsonl recipe.yaml env.json samples/eval.jsonl samples/pairs.jsonl"
 
 
 @pytest.mark.parametrize("missing", FILES.split())
@@ -229,11 +233,11 @@ def test_samples_may_be_parquet(tmp_path, run):
 
 
 def test_a_run_of_several_trainings_shows_each_parts_curves(tmp_path, run):
-    for part in ("dpo", "sft"):
-        (tmp_path / part).mkdir()
+    for part in ("dpo", "variants/dpo_k1"):
+        (tmp_path / part).mkdir(parents=True)
         shutil.copy(run / "metrics.jsonl", tmp_path / part / "metrics.jsonl")
     report.write_report(tmp_path)
-    assert re.findall(r"<summary>(\w+)</summary>", page(tmp_path)) == ["dpo", "sft"]
+    assert re.findall(r"<summary>(.+?)</summary>", page(tmp_path)) == ["dpo", "variants/dpo_k1"]
 
 
 def test_command_line_names_a_folder_that_is_not_there(tmp_path, capsys):

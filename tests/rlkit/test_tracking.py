@@ -3,8 +3,6 @@
 import io
 import json
 import math
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,22 +12,13 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from rlkit.film_strip import film_strip, save
 from rlkit.progress import Progress
+from rlkit.run_folder import RunFolder
 from rlkit.tracking import Null, attach, for_transformers, logged_in, open_tracker
 
 
-@dataclass
-class Folder:
-    """The part of RunFolder that tracking uses."""
-
-    path: Path
-
-    def log(self, metrics, step):
-        with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps({"step": step, **metrics}, allow_nan=False) + "\n")
-
-
 def lines(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name != "time"} for row in rows]
 
 
 @pytest.fixture
@@ -60,14 +49,14 @@ def pair(**more):
 
 
 def test_metrics_are_logged_under_trls_names(tmp_path, console):
-    tracker = open_tracker([], Folder(tmp_path), name="x", config={}, progress=Progress("x", console=console))
+    tracker = open_tracker([], RunFolder(tmp_path), name="x", config={}, progress=Progress("x", console=console))
     tracker.log({"loss": 0.5, "rewards/margins": 1.0, "note": "text"}, 3)
     assert lines(tmp_path / "metrics.jsonl") == [{"step": 3, "loss": 0.5, "rewards/margins": 1.0}]
     assert isinstance(tracker.backend, Null)
 
 
 def test_a_nan_loss_is_not_hidden(tmp_path, console):
-    tracker = open_tracker([], Folder(tmp_path), name="x", config={}, progress=Progress("x", console=console))
+    tracker = open_tracker([], RunFolder(tmp_path), name="x", config={}, progress=Progress("x", console=console))
     tracker.log({"loss": math.nan, "grad_norm": math.inf}, 1)
     assert lines(tmp_path / "metrics.jsonl") == [{"step": 1, "loss": None, "grad_norm": None}]
 
@@ -100,7 +89,7 @@ def test_trainer_logs_reach_the_folder_and_the_panel_and_nothing_else_is_printed
     )
     trainer = Trainer(Model(), arguments, train_dataset=Data())
     with Progress("x", stages=1, console=console) as progress:
-        attach(trainer, open_tracker([], Folder(tmp_path), name="x", config={}, progress=progress), progress)
+        attach(trainer, open_tracker([], RunFolder(tmp_path), name="x", config={}, progress=progress), progress)
         progress.stage("training", total=4)
         trainer.train()
     logged = lines(tmp_path / "metrics.jsonl")
@@ -113,7 +102,7 @@ def test_trainer_logs_reach_the_folder_and_the_panel_and_nothing_else_is_printed
 
 
 def test_samples_go_into_the_folder(tmp_path, console):
-    tracker = open_tracker([], Folder(tmp_path), name="x", config={}, progress=Progress("x", console=console))
+    tracker = open_tracker([], RunFolder(tmp_path), name="x", config={}, progress=Progress("x", console=console))
     tracker.pairs([pair()], 10)
     row = {"clip": "a.mp4", "prompt": "Describe.", "truth": "红圆。", "captions": {"base": "x"}, "events": {}}
     tracker.captions([row], 10)
@@ -135,7 +124,7 @@ def test_without_login_wandb_runs_offline_says_so_once_and_writes_the_run(tmp_pa
     frames = np.zeros((2, 8, 8, 3), np.uint8)
     save(film_strip(frames, [0, 1]), tmp_path / "samples/a.jpg")
     tracker = open_tracker(
-        ["wandb"], Folder(tmp_path), name="demo", config={"seed": 0}, progress=Progress("x", console=console)
+        ["wandb"], RunFolder(tmp_path), name="demo", config={"seed": 0}, progress=Progress("x", console=console)
     )
     tracker.log({"loss": 0.5, "eval_loss": 0.25}, 1)
     tracker.pairs([pair(frames="samples/a.jpg"), pair()], 1)
@@ -151,10 +140,19 @@ def test_without_login_wandb_runs_offline_says_so_once_and_writes_the_run(tmp_pa
     assert [row[0] for row in content["data"]] == ["Image", "Image", None, None]
 
 
-def test_other_ranks_do_not_start_wandb(tmp_path, no_login, console, monkeypatch):
-    monkeypatch.setenv("RANK", "1")
-    tracker = open_tracker(["wandb"], Folder(tmp_path), name="x", config={}, progress=Progress("x", console=console))
-    assert isinstance(tracker.backend, Null)
+def test_other_processes_write_nothing(tmp_path, no_login, console):
+    folder = RunFolder(tmp_path / "run", main=False)
+    tracker = open_tracker(["wandb"], folder, name="x", config={}, progress=Progress("x", console=console))
+    tracker.log({"loss": 1.0}, 1)
+    tracker.pairs([pair()], 1)
+    assert isinstance(tracker.backend, Null) and not folder.path.exists()
+
+
+def test_what_the_clock_measured_is_kept_apart(tmp_path, console):
+    tracker = open_tracker([], RunFolder(tmp_path), name="x", config={}, progress=Progress("x", console=console))
+    tracker.log({"train_runtime": 3.5, "eval_samples_per_second": 7.0, "train_loss": 0.5}, 9)
+    logged = {"step": 9, "time/train_runtime": 3.5, "time/eval_samples_per_second": 7.0, "train_loss": 0.5}
+    assert lines(tmp_path / "metrics.jsonl") == [logged]
 
 
 def test_wandb_is_not_logged_twice():
