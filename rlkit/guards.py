@@ -1,16 +1,19 @@
 """Guards of caption training: is time encoded, does the policy still look at the video, does the chosen answer hold.
 
-Measured every `guards.every` steps on held-out clips with the true caption: `grounding/shuffled` and `grounding/blind`
-are its log-probability per token with the clip minus with shuffled frames, and minus without the video; `order_accuracy`
-is the share of clips where the true order is more likely than a swapped one.
+Measured every `guards.every` steps on held-out clips: `grounding/shuffled` and `grounding/blind` are the true caption's
+log-probability per token with the clip minus with shuffled frames, and minus without the video; `order_accuracy` is the
+share of clips where the true order is more likely than a swapped one.
 """
 
+import itertools
+import json
 import math
+from dataclasses import replace
 
 import torch
 from transformers import TrainerCallback
 
-from rlkit import one_row, rows
+from rlkit import generate, one_row, rows
 from rlkit.dataset import Examples
 from rlkit.errors import GuardError
 from rlkit.evaluate.captioner import order_by_likelihood
@@ -74,8 +77,6 @@ class Guard(TrainerCallback):
             return
         path = self.folder.path / "chosen_start.json"
         if self.start is None and path.exists() and state.global_step > args.logging_steps:
-            import json
-
             self.start = json.loads(path.read_text())["logps/chosen"]
         if self.start is None:
             self.start = value
@@ -131,7 +132,7 @@ def time_problem(captioner: Captioner, example: rows.Example) -> str | None:
     if not captioner.sharing or not any("video" in key for key in example.prompt):
         return None
     seconds = module.time_table(captioner.base, captioner.processor, example.prompt)
-    if len(seconds) > 1 and any(later <= earlier for earlier, later in zip(seconds, seconds[1:], strict=False)):
+    if len(seconds) > 1 and any(later <= earlier for earlier, later in itertools.pairwise(seconds)):
         return f"the times of the frames as the model sees them do not grow: {[round(s, 2) for s in seconds]}"
     return None
 
@@ -139,10 +140,6 @@ def time_problem(captioner: Captioner, example: rows.Example) -> str | None:
 @torch.no_grad()
 def forcing_problem(captioner: Captioner, example: rows.Example, tokens: int = 8) -> str | None:
     """Compares generate's own log-probs of its greedy tokens with those of the training forward; None when equal."""
-    from dataclasses import replace
-
-    from rlkit import generate
-
     model, tokenizer = captioner.base, captioner.processor.tokenizer
     training = model.training
     model.eval()

@@ -124,7 +124,8 @@ def describe(hint: Any) -> str:
     if get_origin(inner) is dict:
         keys, values = get_args(inner)
         if values is Any:
-            return "a section of options"
+            changes = any(isinstance(mark, recipe.Changes) for mark in own)
+            return "a section of dotted keys with other values" if changes else "a section of options"
         return f"a section of `name: value` lines, each name {describe(keys)}, each value {describe(values)}"
     if is_dataclass(inner):
         return "a section with " + ", ".join(one.name for one in fields(inner)[:6])

@@ -1,7 +1,7 @@
 """Preference pairs for captions: true captions beside constructed negatives, and the model's own samples, judged.
 
-Where a clip has a true caption it is chosen, and what is rejected are corruptions of it and wrong samples of the model.
-Where it has none, the best of the model's samples is chosen and worse ones are rejected, if a judge can tell them apart.
+Where a clip has a true caption it is chosen; rejected are corruptions of it and wrong samples of the model. Where it
+has none, the best of the samples is chosen and worse ones are rejected, if a judge can tell them apart.
 """
 
 import inspect
@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from data_synth.check import check_caption
 from data_synth.events import parse
 from data_synth.records import make_record
 from rlkit import plugins
@@ -18,8 +19,10 @@ TRIES = 4  # seeds per operator and clip: some events cannot be corrupted, some 
 Judge = Callable[..., list[float | None]]
 
 
-def constructed(caption: str, negatives: Sequence[PlugIn], count: int, *, seed: int, pool: Sequence[str]) -> list[dict]:
-    """Up to `count` different corruptions of a caption, kinds drawn by weight; each `text`, `kind`, `edit`, `weight`."""
+def constructed(
+    caption: str, negatives: Sequence[PlugIn], count: int, *, seed: int, pool: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Up to `count` different corruptions, kinds drawn by weight; each has `text`, `kind`, `edit`, `operator`."""
     operators = [one for one in negatives if one.name != "own_samples" and one.weight > 0]
     if not operators or count == 0:
         return []
@@ -52,14 +55,14 @@ def labelled_pairs(
     samples: Mapping[str, Sequence[str]] | None = None,
     is_true: Callable[[Mapping[str, Any], str], bool] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Records of clips with a true caption: own wrong samples first in the measure of their weight, then corruptions."""
+    """Records of clips with a true caption: own wrong samples in the measure of their weight, then corruptions."""
     own_weight = sum(one.weight for one in recipe.negatives if one.name == "own_samples")
     all_weight = sum(one.weight for one in recipe.negatives)
     for number, row in enumerate(clips):
         caption, seed = row["true_caption"], recipe.seed * 1_000_003 + number
         own = []
         if own_weight and samples:
-            wrong = dict.fromkeys(s for s in samples.get(row["id"], ()) if s and s != caption)
+            wrong = dict.fromkeys(text for text in samples.get(row["id"], ()) if readable(text) and text != caption)
             wrong = [text for text in wrong if is_true is None or not is_true(row, text)]
             most = max(1, round(recipe.num_negatives * own_weight / all_weight))
             own = [{"text": t, "kind": "own_sample", "edit": {}, "operator": "own_samples"} for t in wrong[:most]]
@@ -77,9 +80,9 @@ def judged_pairs(
     judge: Judge,
     margin: float = 0.05,
 ) -> Iterator[dict[str, Any]]:
-    """Records of clips without a true caption: best sample against the K worst, where their scores differ by `margin`."""
+    """Records of clips without a true caption: the best sample against the K worst, if scores differ by `margin`."""
     for number, row in enumerate(clips):
-        texts = list(dict.fromkeys(text for text in samples.get(row["id"], ()) if text))
+        texts = list(dict.fromkeys(text for text in samples.get(row["id"], ()) if readable(text)))
         if len(texts) < 2:
             continue
         columns = {key: [row[key]] * len(texts) for key in ("events", "video") if key in row}
@@ -93,6 +96,11 @@ def judged_pairs(
             rejected = [{"text": t, "kind": "own_sample", "edit": {}, "operator": "own_samples"} for _, t in worse]
             scores = {"judge": [best, *(s for s, _ in worse)]}
             yield _record(row, question, chosen, rejected, recipe.seed * 1_000_003 + number, scores)
+
+
+def readable(text: str) -> bool:
+    """Whether a sample can stand in a record: not empty, no control characters."""
+    return not check_caption(text, "sample")
 
 
 def event_pool(clips: Sequence[Mapping[str, Any]], size: int = 400) -> list[str]:

@@ -46,6 +46,11 @@ class OnDisk:
     what: Literal["file", "folder", "file or folder", "model"]
 
 
+@dataclass(frozen=True)
+class Changes:
+    """Marks a mapping of dotted recipe keys to the other values they get; each is checked as the key itself."""
+
+
 ALGORITHM = Kind("rlkit/train", "run")
 NEGATIVE = Kind("data_synth/negatives", "corrupt", common=("weight",), supplied=("seed",), built_in=("own_samples",))
 REWARD = Kind("reward_models", "load", common=("weight",), supplied=("device",))
@@ -326,7 +331,7 @@ class Recipe:
     """The model's own answers."""
     train: Train = field(default_factory=Train)
     """The optimiser and its schedule."""
-    variants: dict[str, dict[str, Any]] = field(default_factory=dict)
+    variants: dict[str, Annotated[dict[str, Any], Changes()]] = field(default_factory=dict)
     """Further systems trained from the same start, name -> dotted keys with their other values; for controls such as
     `dpo_shuffled: {data.shuffle_frames: true}`."""
     evaluate: Evaluate = field(default_factory=Evaluate)

@@ -12,8 +12,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from rlkit import plugins
 from rlkit.errors import RecipeError
-from rlkit.keys import alternatives, bare, default_of, describe, hints, marks, suggestion
-from rlkit.recipe import NO_DEFAULT, Between, Kind, PlugIn
+from rlkit.keys import all_keys, alternatives, bare, default_of, describe, hints, marks, suggestion
+from rlkit.recipe import NO_DEFAULT, Between, Changes, Kind, PlugIn
 from rlkit.recipe_text import Scalar, Value, shown
 
 WHOLE = re.compile(r"[+-]?(0|[1-9][0-9_]*)")
@@ -41,6 +41,8 @@ def convert(value: Value, hint: Any, path: str, reading: Reading) -> Any:
         return _convert_union(value, hint, path, reading)
     if kind is not None:
         return _convert_plugin(value, kind, inner, path, reading)
+    if any(isinstance(mark, Changes) for mark in marks(hint)):
+        return _convert_changes(value, hint, path, reading)
     if is_dataclass(inner):
         return _convert_section(value, inner, path, reading)
     if get_origin(inner) is list:
@@ -117,6 +119,20 @@ def _convert_mapping(value: Value, hint: Any, path: str, reading: Reading) -> An
             advice = _choice_advice(name, key_hint)
             reading.problems.append(f"{entry.where}: '{name}' is not known to '{path}'. {advice}")
     return {name: convert(entry, value_hint, f"{path}.{name}", reading) for name, entry in value.data.items()}
+
+
+def _convert_changes(value: Value, hint: Any, path: str, reading: Reading) -> Any:
+    if not isinstance(value.data, dict):
+        return _mismatch(value, hint, path, reading)
+    keys, given = all_keys(), {}
+    for name, entry in value.data.items():
+        if name in keys and keys[name].section is None:
+            given[name] = convert(entry, keys[name].hint, name, reading)
+        else:
+            close = difflib.get_close_matches(name, keys, n=1, cutoff=0.6)
+            advice = f" Did you mean '{close[0]}'?" if close else " Write it as train.learning_rate."
+            reading.problems.append(f"{entry.where}: '{name}' in '{path}' is no key of a recipe.{advice}")
+    return given
 
 
 def _convert_scalar(value: Value, hint: Any, path: str, reading: Reading) -> Any:

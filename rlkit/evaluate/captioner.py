@@ -1,4 +1,4 @@
-"""Measures a captioner on held-out clips: greedy captions against the truth, likelihood of the order, controls, skills."""
+"""Measures a captioner on held-out clips: greedy captions against the truth, order by likelihood, controls, skills."""
 
 import random
 from collections.abc import Mapping, Sequence

@@ -29,7 +29,7 @@ from rlkit.tracking import Tracker, open_tracker
 
 
 def run(recipe: Recipe, folder: RunFolder) -> None:
-    """Make pairs, train, evaluate; then the variants of the recipe, each from the same start; see recipes/dpo_caption.yaml."""
+    """Make pairs, train, evaluate; then the recipe's variants, each from the same start (recipes/dpo_caption.yaml)."""
     with Progress(folder.path.name, stages=7 + 4 * len(recipe.variants)) as progress:
         found = clips.collect(recipe, folder, progress)
         tracker = open_tracker(recipe.train.report_to, folder, name=folder.path.name, config={}, progress=progress)
@@ -249,7 +249,7 @@ def sample_pairs(captioner: Captioner, examples: Examples, kept, recipe: Recipe,
     chosen = [examples[index] for index in range(min(count, len(examples)))]
     batch = rows.collate(chosen, pad_token_id=captioner.processor.tokenizer.pad_token_id)
     batch = {name: tensor.to(captioner.base.device) for name, tensor in batch.items()}
-    log_probs, mask = one_row.log_probs(captioner, batch)
+    log_probs, _ = one_row.log_probs(captioner, batch)
     ratio = recipe.loss.beta * (log_probs - kept.lookup(batch)).sum(-1)
     margins = (ratio[:, :1] - ratio[:, 1:]).tolist()
     return [
