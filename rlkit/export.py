@@ -1,4 +1,4 @@
-"""`rlkit data export|import`: pairs as rows of TRL, ms-swift, LLaMA-Factory or plain JSON lines, and back."""
+"""`rlkit data export|import|card`: pairs as rows of TRL, ms-swift, LLaMA-Factory or plain JSON lines, and back."""
 
 import argparse
 import io
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from datasets import Features, Image, Json, List, Value
 from PIL import Image as PILImage
 
+from data_synth.card import write_card
 from data_synth.formats import read_rows
 from data_synth.records import pieces, read_records, write_records
 from data_synth.video import read_clip
@@ -26,7 +27,8 @@ HELP = """\
 rlkit data export pairs/ --to trl --out out/        rows for trl.DPOTrainer: one row per rejected answer
 rlkit data export pairs/ --to ms-swift --out out/   JSON lines with messages and rejected_response
 rlkit data export pairs/ --to llamafactory --out out/   JSON lines and dataset_info.json
-rlkit data import rows.jsonl --out pairs/           rows of TRL, ms-swift, LLaMA-Factory or 2U1 as pairs"""
+rlkit data import rows.jsonl --out pairs/           rows of TRL, ms-swift, LLaMA-Factory or 2U1 as pairs
+rlkit data card pairs/                              README.md: what is in it, for readers and for the hub"""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -44,9 +46,15 @@ def main(argv: Sequence[str]) -> int:
     into = verbs.add_parser("import", help="rows of another tool as pairs")
     into.add_argument("rows", type=Path, help="a .jsonl, .json or .parquet file, or a folder of them")
     into.add_argument("--out", type=Path, required=True, help="a new folder")
+    about = verbs.add_parser("card", help="write README.md into a folder of pairs")
+    about.add_argument("pairs", type=Path, help="a folder of pairs")
     given = parser.parse_args(list(argv))
+    if given.verb == "card":
+        print(write_card(given.pairs))
+        return 0
     if given.verb == "import":
         written = write_records(read_rows(given.rows, media_folder=given.out / "media"), given.out)
+        write_card(given.out)
         print(f"{given.out}: {written.kept} pairs, {written.quarantined} rows in rejected_rows.jsonl.")
         return 0
     rows, left_out = export(given.pairs, given.to, given.out, media_root=given.media_root, frames=given.frames)

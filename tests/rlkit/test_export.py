@@ -177,6 +177,9 @@ def test_command_line(tmp_path, capsys):
     assert "2 rows, 0 left out" in capsys.readouterr().out
     assert main(["import", str(tmp_path / "out" / "pairs.jsonl"), "--out", str(tmp_path / "back")]) == 0
     assert "1 pairs, 0 rows" in capsys.readouterr().out
+    assert (tmp_path / "back" / "README.md").exists()
+    assert main(["card", str(folder)]) == 0
+    assert "1 preference pairs with 2 rejected answers" in (folder / "README.md").read_text()
     with pytest.raises(SystemExit) as stop:
         main(["export", str(folder), "--to", "axolotl", "--out", str(tmp_path / "x")])
     assert stop.value.code == 2
