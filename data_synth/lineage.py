@@ -92,8 +92,8 @@ def remove_sources(folder: str | Path, source_ids: Collection[str], *, rows_per_
     """Remove all pairs that descend from these sources, directly or through other pairs; returns how many went.
 
     A pair descends from a source when its source_id names it, or its source_id or parent_id names a removed pair.
-    Quarantined rows of these sources go as well. Everything else keeps its content and order. A source that no pair descends from is an error, so that a mistyped
-    id is not taken for done.
+    Quarantined rows of these sources go as well. Everything else keeps its content and order. A source that no pair
+    descends from is an error, so that a mistyped id is not taken for done.
     """
     records = read_records(folder)
     lineage = records.select_columns(["pair_id", "source_id", "parent_id"])
