@@ -63,7 +63,8 @@ def encode(
 
     `record` has TRL's columns: `prompt` and `chosen` (messages), `rejected` (a list of messages lists, may be absent).
     `clip` has `frames` uint8 [T, H, W, 3] and `timestamps` [T] in seconds; pass other frames for a control (see
-    `shuffled`), or None to hide the video: its part leaves the prompt. `images` are PIL images for image parts.
+    `shuffled`), or None to hide the video: its part leaves the prompt. `images` are PIL images for image parts, the
+    record's own column unless given. `positions` asks for M-RoPE positions even where rows are not shared.
 
     Raises DataError when an answer is empty, holds a placeholder token, or does not tokenise on its own as it does
     after the prompt; media and prompt are never truncated.
@@ -74,7 +75,8 @@ def encode(
         rejected = [rejected]
     template = captioner.processor.apply_chat_template
     prompt_text = template(prompt_messages, tokenize=False, add_generation_prompt=True)
-    prompt = _process(captioner, prompt_text, clip, images)
+    images = record.get("images") if images is None else images
+    prompt = _process(captioner, prompt_text, clip, images, f"row {record.get('pair_id', index)}")
     answers, spans = [], []
     edits = _edits(record.get("edit"), len(rejected))
     for number, messages in enumerate([record["chosen"], *rejected]):
@@ -168,7 +170,7 @@ def bucketed(lengths: Sequence[int], batch_size: int, *, seed: int = 0, epoch: i
     return [batches[at] for at in generator.permutation(len(batches))]
 
 
-def _process(captioner: Captioner, text: str, clip, images) -> dict[str, Tensor]:
+def _process(captioner: Captioner, text: str, clip, images, where: str) -> dict[str, Tensor]:
     """Run the processor on the prompt alone, with the clip's own timestamps and no sampling of its own."""
     arguments: dict[str, Any] = {"text": [text], "return_tensors": "pt"}
     if images:
@@ -176,7 +178,10 @@ def _process(captioner: Captioner, text: str, clip, images) -> dict[str, Tensor]
     if clip is not None:
         arguments |= {"videos": [clip.frames], "video_metadata": [video_metadata(clip.timestamps)]}
         arguments["do_sample_frames"] = False  # the clip is already sampled; a second sampling loses its times
-    prompt = dict(captioner.processor(**arguments))
+    try:
+        prompt = dict(captioner.processor(**arguments))
+    except ValueError as error:  # sizes the family cannot take, or placeholders and media that do not match
+        raise DataError(f"{where}: the processor refuses the prompt or its media: {error}") from error
     prompt.pop("attention_mask")
     return prompt
 

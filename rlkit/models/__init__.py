@@ -156,6 +156,7 @@ def _from_pretrained(model: "Model"):
 def _with_lora(model: nn.Module, vision: str, lora, *, adapt_vision: bool) -> nn.Module:
     """Wrap in PEFT; `all-linear` means the language model's linear layers, and the tower's only when asked."""
     from peft import LoraConfig, get_peft_model
+    from transformers.integrations import is_deepspeed_zero3_enabled
 
     targets, leaves = lora.target_modules, set()
     if isinstance(targets, str) and targets != "all-linear":
@@ -178,4 +179,5 @@ def _with_lora(model: nn.Module, vision: str, lora, *, adapt_vision: bool) -> nn
         target_modules=targets,
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
+    # PEFT would keep the adapter in fp32 beside a bf16 base; ZeRO-3 gathers both in one buffer of one dtype and fails.
+    return get_peft_model(model, config, autocast_adapter_dtype=not is_deepspeed_zero3_enabled())

@@ -4,7 +4,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-VISION = r"model\.(vision_tower|multi_modal_projector)\."
+# image_newline closes every clip and is part of the features, so it is frozen with the tower.
+VISION = r"model\.(vision_tower\.|multi_modal_projector\.|image_newline)"
 
 
 def positions(model, inputs: dict[str, Tensor]) -> Int[Tensor, "1 prefix"]:

@@ -249,3 +249,26 @@ def test_sharing_that_does_not_engage_is_an_error(tiny_captioner, batch_of):
     assert one_row.sharing_ratio(batch) <= 1
     with pytest.raises(ModelError, match="as many tokens as separate rows"):
         one_row.check_sharing(captioner, batch, "on")
+
+
+def test_half_precision_logits_are_summed_in_fp32():
+    logits = (4 * torch.randn(600, 5000, generator=torch.Generator().manual_seed(0))).bfloat16().requires_grad_()
+    found = one_row._log_sum_exp(logits)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, logits.detach().float().logsumexp(-1))
+    found.sum().backward()
+    torch.testing.assert_close(logits.grad, logits.detach().float().softmax(-1).bfloat16())
+
+
+def test_bfloat16_rows_agree_with_separate_rows_up_to_its_noise(tiny_model, batch_of):
+    import copy
+
+    from rlkit.models import prepare
+
+    model, processor = tiny_model("qwen2_5_vl")
+    captioner = prepare(copy.deepcopy(model).bfloat16(), processor)
+    batch = batch_of(captioner, 2)
+    mask = batch["target_mask"]
+    ours, separate = (f(captioner, batch)[0][mask] for f in (one_row.log_probs, one_row.separate_log_probs))
+    assert ours.dtype == torch.float32
+    assert (ours - separate).abs().max() < 0.1

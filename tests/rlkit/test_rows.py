@@ -167,3 +167,9 @@ def test_buckets_are_deterministic_in_seed_and_epoch():
     lengths = list(range(100))
     assert rows.bucketed(lengths, 8, seed=1, epoch=2) == rows.bucketed(lengths, 8, seed=1, epoch=2)
     assert rows.bucketed(lengths, 8, seed=1, epoch=2) != rows.bucketed(lengths, 8, seed=1, epoch=3)
+
+
+def test_media_the_processor_refuses_are_one_sentence(tiny_captioner, make_record, make_clip):
+    captioner = tiny_captioner("qwen3_vl")
+    with pytest.raises(DataError, match=r"row 3: the processor refuses.*t:1 must be larger"):
+        rows.encode(captioner, make_record(), make_clip(1), index=3)
