@@ -1,10 +1,12 @@
 """Each malformed record is refused, and the message names the field."""
 
 import copy
+import sys
+import unicodedata
 
 import pytest
 
-from data_synth.check import check, check_caption, check_path
+from data_synth.check import NOT_TEXT, check, check_caption, check_path
 from data_synth.records import make_record
 
 
@@ -107,6 +109,15 @@ def test_all_problems_at_once():
         "rejected_weight[0]",
         "seed",
     }
+
+
+def test_what_is_no_text_agrees_with_unicode():
+    """Controls (Cc), surrogates (Cs) and the 66 non-characters, which are the only Cn that will never be assigned."""
+    none = {*range(0xFDD0, 0xFDF0), *(p << 16 | n for p in range(17) for n in (0xFFFE, 0xFFFF))}
+    assert len(none) == 66
+    for code in range(sys.maxunicode + 1):
+        control = unicodedata.category(chr(code)) in ("Cc", "Cs") and chr(code) not in "\t\n\r"
+        assert bool(NOT_TEXT.search(chr(code))) == (control or code in none), hex(code)
 
 
 @pytest.mark.parametrize(
