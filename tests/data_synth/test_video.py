@@ -332,3 +332,54 @@ def test_a_failed_write_keeps_the_old_file(tmp_path):
     with pytest.raises(DataError):
         write_mp4(tmp_path / "a.mp4", grey_levels(3), fps=-1)
     assert (tmp_path / "a.mp4").read_bytes() == before
+
+
+def mutated(data: bytes, kind: str, rng: np.random.Generator) -> bytes:
+    damaged, size = bytearray(data), len(data)
+    if kind == "cut":
+        return bytes(damaged[: rng.integers(1, size)])
+    if kind == "hole":
+        at = rng.integers(0, size - 2000)
+        return bytes(damaged[:at] + damaged[at + rng.integers(1, 2000) :])
+    reach = 2200 if kind == "header" else size
+    for at in rng.integers(0, reach, rng.integers(1, 40)):
+        damaged[at] = rng.integers(0, 256)
+    return bytes(damaged)
+
+
+@pytest.mark.parametrize("kind", ["cut", "hole", "header", "bytes"])
+def test_any_damage_gives_a_reason_or_a_clip(tmp_path, kind):
+    """40 random damages of each kind: nothing but DataError may come out, and no clip without frames and times."""
+    rng, path, refused = np.random.default_rng(0), tmp_path / "a.mp4", 0
+    for _ in range(40):
+        path.write_bytes(mutated(FIXTURE.read_bytes(), kind, rng))
+        try:
+            clip = read_clip(path, num_frames=8)
+        except DataError as error:
+            refused += 1
+            assert str(error).startswith(str(path)) and "\n" not in str(error)
+        else:
+            assert len(clip.frames) == len(clip.timestamps) > 0
+            assert (np.diff(clip.timestamps) > 0).all()
+    assert refused >= 20
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+def test_pieces_of_open_gop_files_equal_the_whole(tmp_path, suffix):
+    """Frames after a seek are those of decoding from the start, although groups of pictures refer to each other."""
+    path = tmp_path / f"a.{suffix}"
+    picture = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    with av.open(str(path), "w") as container:
+        options = {"x264-params": "open-gop=1:keyint=40:bframes=3"}
+        stream = container.add_stream("libx264", rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for i in range(300):
+            frame = av.VideoFrame.from_ndarray(np.roll(picture, i, 1), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    whole = read_clip(path)
+    number = {round(time, 3): i for i, time in enumerate(whole.timestamps)}
+    for start, fps in [(0.5, 3.0), (4.7, 1.0), (7.3, 0.5), (9.9, 5.0), (0.0, 0.4)]:
+        piece = read_clip(path, start=start, fps=fps)
+        for time, frame in zip(piece.timestamps, piece.frames, strict=True):
+            assert np.array_equal(frame, whole.frames[number[round(time, 3)]])
