@@ -19,9 +19,9 @@ before a run
   new NAME FILE             copy a recipe to start from
   check RECIPE [KEY=VALUE]  read it strictly; all problems at once, exit code 2
   plan RECIPE [KEY=VALUE]   steps, memory, disk and time; refuses what does not divide
-  ls [WHAT]                 recipes, runs, algorithms, negatives, losses, models, rewards
+  ls [WHAT]                 recipes; or runs algorithms negatives losses models rewards
   help [KEY]                what a key means: rlkit help train.learning_rate
-  doctor                    what this machine has and lacks, with the command that mends it
+  doctor                    what this machine lacks, with the command that mends it
 the run
   run RECIPE [KEY=VALUE]    accelerate launch, with --config ddp or --processes 4
   eval RUN                  measure a finished run again

@@ -1,0 +1,130 @@
+"""`rlkit doctor`: what this machine has and lacks for rlkit, each lack with the command that mends it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rlkit import environment
+from rlkit.plugins import ROOT
+
+SMALLEST_DISK = 5  # GiB; clips, checkpoints and a report of the demo take far less, a 3 B model's checkpoint more
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: `good`, or with the command in `fix`; what is not `needed` is only worth knowing."""
+
+    name: str
+    found: str
+    good: bool
+    needed: bool = True
+    fix: str = ""
+
+
+def main(as_json: bool) -> int:
+    """Print all findings; exit code 1 where something needed is missing."""
+    findings = list(examine())
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=1))
+    for finding in [] if as_json else findings:
+        mark = "ok" if finding.good else ("MISSING" if finding.needed else "-")
+        print(f"{mark:<8}{finding.name:<16}{finding.found}" + (f"\n{'':<24}{finding.fix}" if not finding.good else ""))
+    return int(any(finding.needed and not finding.good for finding in findings))
+
+
+def examine() -> Iterator[Finding]:
+    """Every check, most basic first."""
+    yield Finding("python", platform.python_version(), sys.version_info >= (3, 10), fix="install Python 3.10 to 3.13")
+    yield from packages()
+    yield devices()
+    yield from decoders()
+    free = shutil.disk_usage(Path.cwd()).free / 2**30
+    yield Finding(
+        "disk", f"{free:.0f} GiB free here", free > SMALLEST_DISK, fix="free some space, or give out=... elsewhere"
+    )
+    yield chromium()
+    yield from accounts()
+
+
+def packages() -> Iterator[Finding]:
+    """Each pinned package: missing, or another version than the tested one."""
+    have = environment.versions()
+    for name, wanted in tested_versions().items():
+        found = have.get(name)
+        fix = f"{sys.executable} -m pip install '{name}=={wanted}'"
+        if found is None:
+            yield Finding(name, "not installed", False, name not in ("deepspeed", "diffusers", "datasets"), fix)
+        else:
+            same = found.partition("+")[0] == wanted
+            yield Finding(name, found if same else f"{found}; tested with {wanted}", same, needed=False, fix=fix)
+
+
+def tested_versions() -> dict[str, str]:
+    """Versions of constraints.txt, as far as env.json names the package; empty where rlkit is installed without it."""
+    path = ROOT / "constraints.txt"
+    if not path.is_file():
+        return {}
+    pinned = [line.partition(";")[0].strip().partition("==") for line in path.read_text().splitlines() if "==" in line]
+    return {name: version for name, _, version in pinned if name in environment.PACKAGES}
+
+
+def devices() -> Finding:
+    """GPUs, or that there are none."""
+    if importlib.util.find_spec("torch") is None:
+        return Finding("device", "torch is not installed", False, fix=f"{sys.executable} -m pip install torch")
+    found = environment.devices()
+    if found:
+        names = ", ".join(f"{one['name']} ({one['memory_gib']} GiB)" for one in found)
+        return Finding("device", names, True)
+    driver = any(Path("/dev").glob("nvidia[0-9]*"))
+    fix = "torch sees no GPU though there is one: pip install torch --index-url https://download.pytorch.org/whl/cu126"
+    cores = f"CPU only, {os.cpu_count()} cores"
+    return Finding("device", cores, not driver, needed=False, fix=fix)
+
+
+def decoders() -> Iterator[Finding]:
+    """PyAV, which reads every clip, and torchcodec, which is optional."""
+    fix = f"{sys.executable} -m pip install av"
+    try:
+        import av
+
+        codecs = [name for name in ("h264", "hevc", "vp9", "av1") if name in av.codecs_available]
+        yield Finding("decoder av", f"{av.__version__}: {', '.join(codecs)}", "h264" in codecs, fix=fix)
+    except ImportError as error:
+        yield Finding("decoder av", str(error), False, fix=fix)
+    present = importlib.util.find_spec("torchcodec") is not None
+    found = importlib.metadata.version("torchcodec") if present else "not installed; PyAV is used"
+    yield Finding(
+        "torchcodec", found, present, needed=False, fix=f"{sys.executable} -m pip install torchcodec  (optional)"
+    )
+
+
+def chromium() -> Finding:
+    """Needed by the browser tests alone."""
+    here = [name for name in ("chromium", "chromedriver") if shutil.which(name)]
+    fix = "apt-get install chromium chromium-driver  (only the browser tests use it)"
+    return Finding("browser", " and ".join(here) or "no chromium", len(here) == 2, needed=False, fix=fix)
+
+
+def accounts() -> Iterator[Finding]:
+    """Whether there are logins, never which."""
+    hub = bool(os.environ.get("HF_TOKEN")) or (_hf_home() / "token").is_file()
+    yield Finding(
+        "hub login", "yes" if hub else "none; public models work without", hub, needed=False, fix="hf auth login"
+    )
+    netrc = Path.home() / ".netrc"
+    wandb = bool(os.environ.get("WANDB_API_KEY")) or (netrc.is_file() and "api.wandb.ai" in netrc.read_text())
+    yield Finding("wandb login", "yes" if wandb else "none; records offline", wandb, needed=False, fix="wandb login")
+
+
+def _hf_home() -> Path:
+    return Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()

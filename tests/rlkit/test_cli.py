@@ -1,0 +1,168 @@
+"""The command `rlkit`: answers at once, teaches with an example, and is clear about wrong arguments."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlkit import cli, doctor, listing
+from rlkit.errors import RecipeError
+from rlkit.keys import all_keys
+from rlkit.launch import command, find_config
+from rlkit.plugins import ROOT
+from rlkit.recipe_text import FOOTER, HEADER, is_launchable
+
+SLOW = ("torch", "transformers", "numpy", "rich", "accelerate", "datasets", "av", "PIL")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("algo.py").write_text("def run(recipe, folder): ...\n")
+    Path("mine.yaml").write_text("# Mine.\nalgorithm: ./algo.py\nseed: 1\n")
+    return tmp_path
+
+
+def rlkit(*argv):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(argv)
+    return caught.value.code
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["--help"], ["check", "mine.yaml"], ["help", "train"], ["ls", "negatives"], ["check", "mine.yaml", "sead=1"]],
+)
+def test_answers_import_nothing_slow(folder, argv):
+    # Half a second is the promise; what is imported decides it, and unlike a clock it is the same on every machine.
+    code = f"import sys\nfrom rlkit.cli import main\ntry:\n    main({argv})\nexcept SystemExit:\n    pass\n"
+    code += f"print('slow:', [name for name in {SLOW} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip().splitlines()[-1] == "slow: []", done.stderr
+
+
+def test_help_fits_a_screen_and_starts_with_examples(capsys):
+    assert rlkit("--help") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 30 and max(map(len, lines)) <= 90
+    assert lines[0].startswith("  rlkit new")
+
+
+@pytest.mark.parametrize("verb", ["check", "plan", "ls", "new", "run", "help", "doctor", "diff"])
+def test_each_verb_has_an_example(verb, capsys):
+    assert rlkit(verb, "--help") == 0
+    assert f"example: rlkit {verb}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["chek", "x.yaml"], "Did you mean 'check'?"),
+        (["recipes/dpo.yaml"], "rlkit run recipes/dpo.yaml"),
+        (["check", "nowhere.yaml"], "nowhere.yaml: no such file"),
+        (["eval", "runs/nowhere"], "no such file or folder: runs/nowhere"),
+        (["report", "."], "is no run folder"),
+        (["negatives", "nowhere.jsonl"], "no such file or folder"),
+        (["diff", ".", "."], "is no run folder"),
+        (["run", "mine.yaml", "--config", "zero9"], "no accelerate config 'zero9'. There are: ddp"),
+        (["help", "train.lerning_rate"], "Did you mean 'learning_rate'?"),
+        (["new", "no_such", "x.yaml"], "no recipe 'no_such'"),
+    ],
+)
+def test_wrong_arguments_get_one_sentence_and_exit_code_2(folder, capsys, argv, expected):
+    assert rlkit(*argv) == 2
+    error = capsys.readouterr().err
+    assert expected in error and len(error.splitlines()) == 1
+
+
+def test_check_says_how_to_launch(folder, capsys):
+    assert rlkit("check", "mine.yaml") == 0
+    assert "mine.yaml: fine." in capsys.readouterr().out
+
+
+def test_repair_makes_plain_yaml_launchable(folder, capsys):
+    assert rlkit("check", "mine.yaml", "--repair") == 0
+    text = Path("mine.yaml").read_text()
+    assert text == f"# Mine.\n{HEADER}\nalgorithm: ./algo.py\nseed: 1\n{FOOTER}\n"
+    assert is_launchable(text)
+
+
+def test_new_keeps_comments_and_mends_paths_and_never_overwrites(folder, capsys):
+    Path("recipes").mkdir()
+    Path("recipes/base.yaml").write_text("algorithm: ../algo.py\n")
+    about = "# About it: accelerate launch recipes/dpo.yaml"
+    source = f"{about}\n{HEADER}\nalgorithm: sft  # why\nneeds: [base.yaml]\n{FOOTER}\n"
+    Path("recipes/dpo.yaml").write_text(source)
+    assert rlkit("new", "dpo", "own.yaml") == 0
+    written = Path("own.yaml").read_text()
+    assert written == source.replace("recipes/dpo.yaml", "own.yaml").replace("[base.yaml]", "[recipes/base.yaml]")
+    capsys.readouterr()
+    assert rlkit("new", "dpo", "own.yaml") == 2
+    assert "exists already" in capsys.readouterr().err
+    assert Path("own.yaml").read_text() == written
+
+
+def test_ls_shows_the_first_line_of_each(folder, capsys):
+    for what in ("recipes", "runs", "algorithms", "negatives", "losses", "models", "rewards"):
+        assert rlkit("ls", what) == 0
+    out = capsys.readouterr().out
+    assert "order_swap" in out and "sigmoid" in out and "qwen2_5_vl" in out
+
+
+def test_every_key_can_be_looked_up():
+    for path in all_keys():
+        assert path in listing.reference(path)
+
+
+def test_help_of_a_key_says_type_default_and_meaning(capsys):
+    assert rlkit("help", "train.learning_rate") == 0
+    out = capsys.readouterr().out
+    assert "a number from 0 to 10" in out and "default: 1e-05" in out and "Peak rate" in out
+
+
+def test_help_without_the_section_finds_the_key():
+    assert listing.reference("learning_rate") == listing.reference("train.learning_rate")
+    with pytest.raises(RecipeError, match="no key 'nothing'"):
+        listing.reference("nothing")
+
+
+def test_diff_of_two_runs(folder, capsys):
+    for name, value, seed in (("a", 0.5, 1), ("b", 0.75, 2)):
+        run = folder / "runs" / name
+        run.mkdir(parents=True)
+        (run / "recipe.yaml").write_text(f"algorithm: ../../algo.py\nseed: {seed}\n")
+        figure = f'{{"value": {value}, "low": 0.4, "high": 0.8, "n": 10}}'
+        (run / "results.json").write_text(f'{{"systems": {{"dpo": {{"order_exact": {figure}}}}}}}')
+    assert rlkit("diff", "runs/a", "runs/b") == 0
+    assert capsys.readouterr().out.splitlines() == ["seed: 1 | 2", "dpo.order_exact: 0.5 [0.4, 0.8] | 0.75 [0.4, 0.8]"]
+
+
+def test_run_names_its_config(folder, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(folder))
+    line = command(Path("mine.yaml"), ["seed=2"], "ddp", 4)
+    assert line[line.index("--config_file") + 1] == str(find_config("ddp"))
+    assert line[-4:] == ["-m", "rlkit", "mine.yaml", "seed=2"]
+
+
+def test_accelerate_configs_have_trls_keys():
+    import trl
+    import yaml
+
+    peers = Path(trl.__file__).parent / "accelerate_configs"
+    for ours, theirs in (("single", "single_gpu"), ("ddp", "multi_gpu")):
+        own = yaml.safe_load((ROOT / "accelerate_configs" / f"{ours}.yaml").read_text())
+        assert own.keys() == yaml.safe_load((peers / f"{theirs}.yaml").read_text()).keys()
+
+
+def test_doctor_gives_a_command_for_every_lack():
+    findings = list(doctor.examine())
+    assert {"python", "torch", "device", "decoder av", "disk", "browser"} <= {finding.name for finding in findings}
+    assert all(finding.fix for finding in findings if not finding.good)
+
+
+def test_doctor_notices_a_missing_package(monkeypatch):
+    monkeypatch.setattr(doctor.environment, "versions", lambda: {"torch": "1.0"})
+    found = {finding.name: finding for finding in doctor.packages()}
+    assert not found["transformers"].good and "pip install 'transformers==" in found["transformers"].fix
+    assert "tested with" in found["torch"].found
