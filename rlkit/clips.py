@@ -104,7 +104,6 @@ class Reader:
             start=start,
             end=end,
             height=self.data.frame_size,
-            width=self.data.frame_size,
         )
 
     def whole(self, video: str, num_frames: int = 8) -> Clip:

@@ -160,16 +160,14 @@ class Data:
     probe_share: Share = 0.0
     """World only: share of rows that ask a question (colour, shape, count, Chinese) instead of for a caption."""
     frame_size: Count | None = None
-    """Height and width frames are scaled to when decoded; null keeps the file's, and the processor decides."""
+    """Height in pixels that frames are scaled to when decoded, width following; null keeps the file's size. The
+    processor may scale further."""
     cache_gib: Amount = 2.0
     """Memory for rows that are tokenised and processed already; what does not fit is processed each time."""
     num_frames: Count | None = 8
     """Frames per clip, spread evenly, true timestamps kept. Vision tokens and time grow with it. Give this or `fps`."""
     fps: Annotated[float, Between(0.001, 1000)] | None = None
     """Frames per second of clip time instead of a fixed number; longer clips then make longer rows."""
-    max_pixels: Count | None = None
-    """Upper bound of height x width per frame; larger frames are scaled down with their shape kept. null: the
-    processor's own."""
     language: Literal["en", "zh"] = "en"
     """Language of the world's captions, and of the sentence splitter where a caption does not say its own."""
     shuffle_frames: bool = False
@@ -280,8 +278,9 @@ class Evaluate:
         default_factory=lambda: ["blind", "shuffled", "other_clip"]
     )
     """Captions without the clip, with its frames shuffled, with another clip: what is gained here was not seen."""
-    skill_probe: bool = True
-    """Questions that training never saw (colour, shape, count, the other language): what was lost."""
+    probe_clips: CountOrZero = 100
+    """Clips asked about skills that preference training never saw (colour, count, shape, camera, the other language):
+    what was lost. Five questions a clip."""
     max_new_tokens: Count = 64
     """Longest generated caption, in tokens."""
     per_device_eval_batch_size: Count = 16
@@ -302,6 +301,30 @@ class Guards:
     """What to do when the chosen answer's log-probability falls below its start."""
     time_encoding: Literal["off", "warn", "stop"] = "stop"
     """What to do when the self-test of timestamps and positions fails at the start."""
+
+
+@dataclass(frozen=True)
+class System:
+    """One row of a comparison."""
+
+    recipe: Annotated[str, OnDisk("file")] = ""
+    """The recipe it runs, without what that recipe needs."""
+    start: str | None = None
+    """The system above whose final weights it starts from; null keeps the recipe's own model."""
+    set: Annotated[dict[str, Any], Changes()] = field(default_factory=dict)
+    """Dotted keys with their other values."""
+    hidden: bool = False
+    """Leave it out of the table: a start that others need."""
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Several systems over several seeds."""
+
+    seeds: list[CountOrZero] = field(default_factory=lambda: [0, 1, 2])
+    """Each system is trained once with each."""
+    systems: dict[str, System] = field(default_factory=dict)
+    """Name -> what it is; the first two are what the others are compared with in the last screen."""
 
 
 @dataclass(frozen=True)
@@ -334,6 +357,8 @@ class Recipe:
     variants: dict[str, Annotated[dict[str, Any], Changes()]] = field(default_factory=dict)
     """Further systems trained from the same start, name -> dotted keys with their other values; for controls such as
     `dpo_shuffled: {data.shuffle_frames: true}`."""
+    compare: Compare = field(default_factory=Compare)
+    """For `algorithm: compare`: the systems and seeds."""
     evaluate: Evaluate = field(default_factory=Evaluate)
     """What is measured on held-out clips."""
     guards: Guards = field(default_factory=Guards)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from data_synth.negatives import order_swap
 from data_synth.records import make_record
 from data_synth.world.captions import PROMPTS, caption
 from data_synth.world.clips import events_of
@@ -43,12 +44,14 @@ def hold_out(
             rows.encode(captioner, _order_record(row, language), _shown(held.rows, i, view, reader), index=i)
             for i, row in enumerate(held.rows)
         ]
-    if settings.skill_probe:
-        for i, row in enumerate(held.rows):
-            for skill, question, answer in row.get("probes", ()):
-                record = make_record(question, answer, [], videos=[row["video"]])
-                example = rows.encode(captioner, record, _shown(held.rows, i, "clip", reader), index=i)
-                held.probes.append((i, skill, answer, example))
+    for i, row in enumerate(held.rows[: settings.probe_clips]):
+        media = held.examples["clip"][i].prompt
+        for skill, question, answer in row.get("probes", ()):
+            record = make_record(question, answer, [], videos=[row["video"]])
+            example = rows.encode(captioner, record, _shown(held.rows, i, "clip", reader), index=i)
+            for key in example.prompt.keys() - rows.ROW_KEYS:
+                example.prompt[key] = media[key]  # one copy of the pixels for all questions
+            held.probes.append((i, skill, answer, example))
     return held
 
 
@@ -65,12 +68,16 @@ def measure(
     skills = _skills(captioner, held, options, progress)
     measured = []
     for i, row in enumerate(held.rows):
-        truth = [Event(*event) for event in row["events"]]
         text = texts["clip"][i]
+        line: dict[str, Any] = {"id": row["id"], "caption": text, "told": [], "order_likelihood": likely[i]}
+        if row.get("events") is None:  # a folder's captions come without a list of events
+            line |= {"length_words": caption_metrics.length_words(text), "repetition": caption_metrics.repetition(text)}
+            measured.append(line)
+            continue
+        truth = [Event(*event) for event in row["events"]]
         told, extra = events_of(text)
-        line = {"id": row["id"], "caption": text, "told": [list(event) for event in told]}
+        line["told"] = [list(event) for event in told]
         line |= caption_metrics.score(truth, told, extra, text)
-        line["order_likelihood"] = likely[i]
         for view in held.examples:
             if view != "clip":
                 line[f"{view}_order_exact"] = caption_metrics.order_exact(truth, events_of(texts[view][i])[0])
@@ -80,7 +87,7 @@ def measure(
 
 @torch.no_grad()
 def order_by_likelihood(captioner: Captioner, examples: Sequence[rows.Example], *, batch_size: int) -> list[float]:
-    """1.0 where the true order is more likely than the swapped one, 0.5 for a tie, per clip."""
+    """1.0 where the true order is more likely than the swapped one, 0.5 for a tie, NaN without a swapped one."""
     pad = captioner.processor.tokenizer.pad_token_id
     found: list[float] = []
     captioner.model.eval()
@@ -88,23 +95,30 @@ def order_by_likelihood(captioner: Captioner, examples: Sequence[rows.Example], 
         batch = rows.collate(examples[start : start + batch_size], pad_token_id=pad)
         batch = {name: tensor.to(captioner.base.device) for name, tensor in batch.items()}
         log_probs, _ = one_row.log_probs(captioner, batch)
-        total = log_probs.sum(-1)
-        found += (torch.sign(total[:, 0] - total[:, 1]) / 2 + 0.5).tolist()
+        total = torch.nn.functional.pad(log_probs.sum(-1), (0, 1))  # room for a second answer where no row has one
+        better = torch.sign(total[:, 0] - total[:, 1]) / 2 + 0.5
+        has_two = batch["answer_mask"].sum(1) > 1
+        found += better.masked_fill(~has_two, torch.nan).tolist()
     return found
 
 
 def _order_record(row: Mapping[str, Any], language: str) -> dict[str, Any]:
-    """The true caption beside one with two neighbouring events swapped."""
+    """The true caption beside the same with two neighbouring events swapped, where that can be done."""
+    if row.get("events") is None:
+        swapped = order_swap.corrupt(row["true_caption"])
+        wrong = [] if swapped is None else [("order_swap", swapped.text)]
+        return make_record(PROMPTS[language], row["true_caption"], wrong, videos=[row["video"]], **_piece(row))
     events = [Event(*event) for event in row["events"]]
     swapped = list(events)
     at = random.Random(row["id"]).randrange(len(events) - 1) if len(events) > 1 else 0
     swapped[at : at + 2] = swapped[at : at + 2][::-1]
-    return make_record(
-        PROMPTS[language],
-        caption(events, language),
-        [("order_swap", caption(swapped, language))],
-        videos=[row["video"]],
-    )
+    wrong = [("order_swap", caption(swapped, language))]
+    return make_record(PROMPTS[language], caption(events, language), wrong, videos=[row["video"]])
+
+
+def _piece(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The seconds of the video that a row is about."""
+    return {"start": row.get("start"), "end": row.get("end")}
 
 
 def _shown(held: Sequence[Mapping[str, Any]], index: int, view: str, reader: Reader):
@@ -112,7 +126,7 @@ def _shown(held: Sequence[Mapping[str, Any]], index: int, view: str, reader: Rea
     if view == "blind":
         return None
     row = held[(index + 1) % len(held)] if view == "other_clip" else held[index]
-    clip = reader.clip(row["video"])
+    clip = reader.clip(row["video"], row.get("start"), row.get("end"))
     return rows.shuffled(clip, seed=index) if view == "shuffled" else clip
 
 

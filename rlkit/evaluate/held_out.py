@@ -41,7 +41,7 @@ class Evaluation:
     def add_run(self, name: str, run_folder: Path) -> None:
         """Rows of a finished run on the same clips; noted and left out where that run measured other clips."""
         path = run_folder / "evaluation.jsonl"
-        rows = _read(path) if path.is_file() else []
+        rows = read_rows(path) if path.is_file() else []
         wanted = [row["id"] for row in self.clips.held_out]
         by_id = {row["id"]: row for row in rows}
         if not all(one in by_id for one in wanted):
@@ -78,7 +78,7 @@ class Evaluation:
         path = folder.path / "evaluation.jsonl"
         if not path.is_file():
             return False
-        self.systems[name] = _read(path)
+        self.systems[name] = read_rows(path)
         return True
 
     def seconds(self, folder: RunFolder) -> float:
@@ -87,12 +87,12 @@ class Evaluation:
 
     def finish(self, cost: Mapping[str, Any]) -> dict[str, Any]:
         """results.json, samples, report, card and the last screen; returns the results."""
-        systems = {name: intervals.summarise(_metrics(rows)) for name, rows in self.systems.items()}
+        systems = {name: intervals.summarise(metric_rows(rows)) for name, rows in self.systems.items()}
         names = list(systems)
         results: dict[str, Any] = {"systems": systems, "cost": dict(cost)}
         if len(names) > 1:
             results["differences"] = compare_table.differences(
-                {name: [_metrics(rows)] for name, rows in self.systems.items()}
+                {name: [metric_rows(rows)] for name, rows in self.systems.items()}
             )
         if self.systems:
             self.tracker.captions(self._samples(), 0)
@@ -143,10 +143,11 @@ class Evaluation:
         return name
 
 
-def _metrics(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows without their texts; `id` stays, so that systems are compared clip by clip."""
+def metric_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The numbers of rows without their texts; `id` stays, so that systems are compared clip by clip."""
     return [{"clip": row["id"]} | {key: row[key] for key in row if key not in NOT_METRICS} for row in rows]
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of an evaluation.jsonl."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
