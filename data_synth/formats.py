@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Features
+from datasets import Features, Image, Json, List, load_from_disk
 
 from data_synth.errors import DataError
 from data_synth.jsonl import read_lines
@@ -27,10 +27,10 @@ KNOWN = {
 
 
 def read_rows(path: str | Path, *, media_folder: str | Path | None = None) -> Iterator[dict[str, Any] | Rejected]:
-    """Records from a .jsonl, .json or .parquet file in any of the known formats, told apart row by row.
+    """Records from a .jsonl, .json or .parquet file or a data set saved to disk, formats told apart row by row.
 
     Rows that follow each other and differ in the rejected answer only become one record with several. Media paths stay
-    as they are written. Pictures that are embedded in a parquet file (TRL) are saved to media_folder by content.
+    as they are written. Pictures that are embedded (TRL) are saved to media_folder under names made from their content.
     A row that cannot be read is Rejected, with the reason; the rest goes on.
     """
     yield from group_rows(_convert(where, row, media_folder) for where, row in _raw_rows(Path(path)))
@@ -278,7 +278,9 @@ def _group_key(record: Mapping[str, Any]) -> tuple:
 
 
 def _raw_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    if path.is_dir():
+    if (path / "state.json").is_file():
+        yield from _saved_dataset(path)
+    elif path.is_dir():
         files = sorted(
             p for p in path.iterdir() if p.suffix in (".parquet", ".jsonl") and p.name != "rejected_rows.jsonl"
         )
@@ -328,12 +330,24 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
         raise DataError(f"{path}: not a parquet file, or damaged ({str(error).splitlines()[0]}).") from error
 
 
+def _saved_dataset(path: Path) -> Iterator[tuple[str, Any]]:
+    """Rows of a data set saved by `Dataset.save_to_disk`; pictures are left as they are."""
+    dataset = load_from_disk(str(path))
+    for name, feature in dataset.features.items():
+        kind = feature.feature if isinstance(feature, List) else feature
+        if isinstance(kind, Image):
+            still = Image(decode=False)
+            dataset = dataset.cast_column(name, List(still) if isinstance(feature, List) else still)
+    for number, row in enumerate(dataset):
+        yield f"{path}:{number}", row
+
+
 def _json_depth(feature: Any) -> int | None:
     """Lists around a Json feature, or None where there is none."""
     depth = 0
-    while type(feature).__name__ == "List":
+    while isinstance(feature, List):
         feature, depth = feature.feature, depth + 1
-    return depth if type(feature).__name__ == "Json" else None
+    return depth if isinstance(feature, Json) else None
 
 
 def _decode(value: Any, depth: int) -> Any:

@@ -17,8 +17,8 @@ from PIL import Image as PILImage
 
 from data_synth.card import write_card
 from data_synth.formats import read_rows
-from data_synth.records import pieces, read_records, write_records
-from data_synth.video import read_clip
+from data_synth.records import content_id, pieces, read_records, write_records
+from data_synth.video import read_clip, write_mp4
 from rlkit.errors import DataError
 
 FORMATS = ("trl", "ms-swift", "llamafactory", "jsonl")
@@ -43,6 +43,9 @@ def main(argv: Sequence[str]) -> int:
     out.add_argument("--out", type=Path, required=True, help="a new folder")
     out.add_argument("--media-root", type=Path, help="folder that media paths are relative to; written paths get it")
     out.add_argument("--frames", type=int, help="trl: give each video as this many pictures (TRL 1.16 reads no video)")
+    out.add_argument(
+        "--cut", action="store_true", help="ms-swift, llamafactory: cut pieces of videos into files in --out"
+    )
     into = verbs.add_parser("import", help="rows of another tool as pairs")
     into.add_argument("rows", type=Path, help="a .jsonl, .json or .parquet file, or a folder of them")
     into.add_argument("--out", type=Path, required=True, help="a new folder")
@@ -57,13 +60,21 @@ def main(argv: Sequence[str]) -> int:
         write_card(given.out)
         print(f"{given.out}: {written.kept} pairs, {written.quarantined} rows in rejected_rows.jsonl.")
         return 0
-    rows, left_out = export(given.pairs, given.to, given.out, media_root=given.media_root, frames=given.frames)
+    rows, left_out = export(
+        given.pairs, given.to, given.out, media_root=given.media_root, frames=given.frames, cut=given.cut
+    )
     print(f"{given.out}: {rows} rows, {left_out} left out" + (" (see left_out.jsonl)." if left_out else "."))
     return 0
 
 
 def export(
-    pairs: str | Path, to: str, out: str | Path, *, media_root: str | Path | None = None, frames: int | None = None
+    pairs: str | Path,
+    to: str,
+    out: str | Path,
+    *,
+    media_root: str | Path | None = None,
+    frames: int | None = None,
+    cut: bool = False,
 ) -> tuple[int, int]:
     """Write pairs as rows of another tool; returns (rows written, answers left out).
 
@@ -75,13 +86,17 @@ def export(
         raise DataError(f"{out}: is there already and not empty; give a new folder for --out.")
     if frames is not None and (to != "trl" or frames < 1):
         raise DataError(f"--frames {frames}: is for --to trl and at least 1; other formats keep the video.")
+    if cut and to not in ("ms-swift", "llamafactory"):
+        raise DataError("--cut: is for --to ms-swift and llamafactory; trl and jsonl rows say which piece is meant.")
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.part-", dir=out.parent))
     left_out: list[int] = [0]
     try:
         with (aside / "left_out.jsonl").open("w", encoding="ascii") as reasons:
             records = read_records(pairs)
-            rows = _convertible(explode(records, media_root), _converter(to, frames), reasons, left_out)
+            rows = _convertible(
+                explode(records, media_root), _converter(to, frames, (aside, out) if cut else None), reasons, left_out
+            )
             if to == "jsonl":
                 count = _write_lines((to_jsonl(record, media_root) for record in records), to, aside)
             elif to == "trl":
@@ -111,10 +126,35 @@ def explode(records: Iterable[dict[str, Any]], media_root: str | Path | None = N
             yield row
 
 
-def _converter(to: str, frames: int | None) -> Callable[[dict[str, Any]], dict[str, Any]]:
+def _converter(to: str, frames: int | None, cut: tuple[Path, Path] | None) -> Callable[[dict], dict]:
     if to == "trl":
         return lambda row: to_trl(row, frames)
-    return to_swift if to == "ms-swift" else to_llamafactory
+    convert = to_swift if to == "ms-swift" else to_llamafactory
+    return convert if cut is None else lambda row: convert(_cut(row, *cut))
+
+
+def _cut(row: dict[str, Any], folder: Path, final: Path) -> dict[str, Any]:
+    """The row with its pieces of videos re-encoded as files of their own in folder/videos, named as in final/videos."""
+    if all(start is None and end is None for _, start, end in pieces(row)):
+        return row
+    paths = []
+    for video, start, end in pieces(row):
+        name = f"{content_id(video, start, end)}.mp4"
+        if not (folder / "videos" / name).exists():
+            (folder / "videos").mkdir(exist_ok=True)
+            clip = read_clip(video, start=start, end=end)
+            height, width = clip.frames.shape[1:3]
+            even = clip.frames[:, : height - height % 2, : width - width % 2]
+            write_mp4(folder / "videos" / name, even, len(even) / clip.duration)
+        paths.append(str(final.resolve() / "videos" / name))
+    keys = ("video_start", "video_end")
+    prompt = []
+    for message in row["prompt"]:
+        parts = message["content"]
+        if not isinstance(parts, str):
+            parts = [{name: value for name, value in part.items() if name not in keys} for part in parts]
+        prompt.append({**message, "content": parts})
+    return {**row, "videos": paths, "prompt": prompt}
 
 
 def _convertible(rows, convert, reasons, left_out: list[int]) -> Iterator[dict[str, Any]]:
@@ -203,7 +243,7 @@ def _refuse_pieces(row: dict[str, Any]) -> None:
     for path, start, end in pieces(row):
         if start is not None or end is not None:
             raise DataError(
-                f"videos: only {start}-{end} s of {path} is meant, which this format cannot say; cut it first."
+                f"videos: only {start}-{end} s of {path} is meant, which this format cannot say; add --cut."
             )
 
 

@@ -3,6 +3,7 @@
 import json
 
 import datasets
+import PIL.Image
 import pytest
 
 from data_synth.check import check
@@ -157,16 +158,34 @@ def test_llamafactory_without_a_tag_is_found_when_written(tmp_path):
     assert write_records(iter(read(tmp_path, row)), tmp_path / "pairs").reasons == {"videos": 1}
 
 
-@pytest.mark.parametrize("suffix", ["json", "parquet"])
+@pytest.mark.parametrize("suffix", ["json", "parquet", "saved"])
 def test_other_files(tmp_path, suffix):
     path = tmp_path / f"rows.{suffix}"
     if suffix == "json":
         path.write_text(json.dumps([TRL_STRINGS, TRL_STRINGS]))
     else:
-        datasets.Dataset.from_list([TRL_STRINGS, {**TRL_STRINGS, "videos": ["b.mp4"]}]).to_parquet(str(path))
+        dataset = datasets.Dataset.from_list([TRL_STRINGS, {**TRL_STRINGS, "videos": ["b.mp4"]}])
+        dataset.to_parquet(str(path)) if suffix == "parquet" else dataset.save_to_disk(str(path))
     first = next(read_rows(path))
     assert text_of(first["chosen"]) == CHOSEN
     assert first["videos"] == ["a.mp4"]
+
+
+def test_saved_data_set_with_pictures(tmp_path):
+    features = datasets.Features(
+        {
+            "images": datasets.List(datasets.Image()),
+            "prompt": datasets.List(datasets.Json()),
+            "chosen": datasets.List(datasets.Json()),
+            "rejected": datasets.List(datasets.Json()),
+        }
+    )
+    row = {name: TRL_STRINGS[name] for name in ("prompt", "chosen", "rejected")}
+    rows = [{**row, "images": [PIL.Image.new("RGB", (6, 4), "red")]}]
+    datasets.Dataset.from_list(rows, features=features).save_to_disk(str(tmp_path / "saved"))
+    (record,) = read_rows(tmp_path / "saved", media_folder=tmp_path / "media")
+    assert PIL.Image.open(record["images"][0]).size == (6, 4)
+    assert check(record, root=tmp_path / "media") == []
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from PIL import Image
 
 from data_synth.formats import read_rows
 from data_synth.records import Rejected, make_record, read_records, text_of, write_records
-from data_synth.video import write_mp4
+from data_synth.video import read_clip, write_mp4
 from rlkit.errors import DataError
 from rlkit.export import export, main
 
@@ -147,6 +147,21 @@ def test_what_a_format_cannot_say_is_left_out_with_the_reason(tmp_path):
     reasons = [line["reason"] for line in lines(tmp_path / "out" / "left_out.jsonl")]
     assert "only 1.0-2.0 s of a.mp4" in reasons[0]
     assert "<video>" in reasons[1]
+
+
+@pytest.mark.parametrize("to", ["ms-swift", "llamafactory"])
+def test_pieces_are_cut_on_request(tmp_path, to):
+    rejected = [("x", "A fox."), ("y", "A cat.")]
+    record = make_record("Describe.", "A rabbit.", rejected, videos=[FIXTURE.name], start=1.0, end=2.0)
+    folder = pairs(tmp_path, record)
+    assert export(folder, to, tmp_path / "out", media_root=FIXTURE.parent, cut=True) == (2, 0)
+    (path,) = lines(tmp_path / "out" / "pairs.jsonl")[0]["videos"]
+    clip, piece = read_clip(path), read_clip(FIXTURE, start=1.0, end=2.0)
+    assert len(list((tmp_path / "out" / "videos").iterdir())) == 1
+    assert np.allclose(clip.timestamps, piece.timestamps - 1.0)
+    assert np.abs(clip.frames.astype(int) - piece.frames).mean() < 4
+    (back,) = read_rows(tmp_path / "out")
+    assert back["videos"] == [path]
 
 
 def test_a_missing_picture_is_left_out(tmp_path):
