@@ -16,6 +16,7 @@ _MARKER = re.compile(
 )
 _NOT_MARKER = re.compile(r"(?:next to|first (?:person|one|man|woman|place|time)|last (?:one|person)|later in|at the end of|"
                          r"in the end of|(?:second|third|fourth|last|first) \w+|there (?:is|are|was|were)|now (?:that|on))\b", re.IGNORECASE)  # fmt: skip
+_PLURALS = {"people", "men", "women", "children", "both", "they", "we", "you"}
 _SUBORDINATORS = {"before": BEFORE, "until": BEFORE, "after": AFTER, "once": AFTER, "while": SIMULTANEOUS, "as": SIMULTANEOUS,
                   "whilst": SIMULTANEOUS, "when": UNKNOWN, "and": UNKNOWN, "but": UNKNOWN, ",": UNKNOWN, ";": UNKNOWN}  # fmt: skip
 
@@ -89,9 +90,20 @@ def find_verb(toks: list[Token], low: int = 0, high: int | None = None) -> int |
     for i in range(low, high):
         word = toks[i].lower
         before = toks[i - 1].lower if i > low else ""
-        if word in words.AUXILIARIES and before not in {"to"}:
+        if word in words.AUXILIARIES and before != "to":
             return i
+        if (
+            i > low
+            and before in words.SUBJECT_PRONOUNS
+            and i - 1 == low
+            and word not in words.ADVERBS
+            and word.isalpha()
+        ):
+            return i  # what follows a pronoun subject is its verb, known or not
+        after = toks[i + 1].lower if i + 1 < high else ""
         if word not in forms:
+            if _looks_like_verb(word, before, after):
+                return i
             continue
         tag = forms[word][1]
         if tag == "ing":
@@ -99,16 +111,30 @@ def find_verb(toks: list[Token], low: int = 0, high: int | None = None) -> int |
             continue
         if before in words.DETERMINERS or before in words.PREPOSITIONS - {"up", "down", "out", "off"}:
             continue
-        after = toks[i + 1].lower if i + 1 < high else ""
-        if tag in ("third", "past") or before in words.SUBJECT_PRONOUNS or i == low or before in words.ADVERBS:
-            if after in forms and forms[after][1] in ("third",) and before not in words.SUBJECT_PRONOUNS and i > low:
+        if tag in ("third", "past") or i == low or before in words.ADVERBS:
+            if after in forms and forms[after][1] == "third" and i > low:
                 continue  # "the dance moves": a noun in front of the verb
             return i
-        if tag == "base" and (
-            before.endswith("s") or before in {"people", "men", "women", "children", "and", "who", "that"}
-        ):
+        if tag == "base" and _plural_before(toks, low, i):
             return i
     return participle
+
+
+def _looks_like_verb(word: str, before: str, after: str) -> bool:
+    """An unknown word in -s between a noun and a determiner ("the man hammers the tiles")."""
+    if not word.endswith("s") or word.endswith(("ss", "us", "'s", "’s")) or len(word) < 5:
+        return False
+    known = before in words.DETERMINERS or before in words.PREPOSITIONS or before in {"", "and", ",", "two", "three"}
+    return not known and before.isalpha() and after in {"a", "an", "the", "his", "her", "their", "its", "it", "them"}
+
+
+def _plural_before(toks: list[Token], low: int, i: int) -> bool:
+    """Do the words before token i look like a plural subject, so that a base form is the verb?"""
+    seen = [t.lower for t in toks[low:i]]
+    if seen[-1] in {"who", "that", "and"} or seen[-1] in words.SUBJECT_PRONOUNS:
+        return True
+    plural = [w for w in seen if w in _PLURALS or (w.endswith("s") and not w.endswith(("ss", "us", "is", "'s", "’s")))]
+    return bool(plural) or "and" in seen
 
 
 def _lemma(toks: list[Token], index: int, high: int) -> str:

@@ -24,7 +24,8 @@ solve speak spin splash split spray spread sprinkle sprint squat squeeze stab st
 stretch strike strum style surf surround swallow sway sweep swim swing switch take talk tap taste taunt teach tear tell test thank throw tie tighten
 tilt toss touch tour trade train travel trim trip try tuck tumble turn twirl twist type unbox unfold unlock unpack unscrew unwrap
 use vacuum vanish vault wait wake walk wander wash watch wave wax wear weave weigh weld whip whisk whisper wind wipe work wrap wrestle
-write yell zoom bounces stroll hover blast bloom blossom climax chew crumble crumple curve dash descend ascend dissolve dash deliver drape
+write yell zoom juice strain hammer dismount joust fire spike dunk pitch prep scuba switch tumble maneuver knead whittle sculpt carve squirt dribble
+handle guide chop point pipe fluff rearrange reappear re-enter straddle prop cradle scold confront escort film notice seem dial stroll bounce hover blast bloom blossom climax chew crumble crumple curve dash descend ascend dissolve dash deliver drape
 drizzle expand fetch garnish grease hoist howl ignite knead lather layer lunge mend nibble nudge orbit overtake park perch pivot plug pounce
 prance preheat puff quiver ripple saute saw scamper scan sear shimmer shove shrug sift simmer sip slurp soar spill spit sprout
 stomp strain strap strip stroke stumble submerge swap swirl thread tickle tow track trot unroll unzip uncover wag wade wiggle wink yawn zip
@@ -154,7 +155,7 @@ def verb_forms() -> dict[str, tuple[str, str]]:
     forms: dict[str, tuple[str, str]] = {}
     irregular = {row.split()[0]: row.split() for row in IRREGULAR.replace("\n", "|").split("|") if row.strip()}
     for verb in VERBS:
-        if verb in irregular or verb in {"repeatedly", "bounces"}:
+        if verb in irregular or verb == "repeatedly":
             continue
         third, past, ing = _regular(verb)
         for form, tag in ((past, "past"), (ing, "ing"), (third, "third"), (verb, "base")):
@@ -171,3 +172,15 @@ def verb_forms() -> dict[str, tuple[str, str]]:
         forms[form] = ("be", "past")
     forms["lay"] = ("lay", "base")
     return forms
+
+
+def conjugate(form: str, lemma: str, number: str) -> str:
+    """Present tense of a verb for a singular or plural subject: ("are", "be", "sg") -> "is"."""
+    if lemma == "be":
+        return "is" if number == "sg" else "are"
+    if number == "pl":
+        return lemma
+    if form != lemma:
+        return form
+    irregular = {"have": "has", "do": "does", "go": "goes"}
+    return irregular.get(lemma) or _regular(lemma)[0]

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from data_synth.events import en_words as words
 from data_synth.events.edit import lower_first, recase, splice
@@ -11,12 +12,12 @@ _MALE = set("man boy guy male gentleman father dad son king actor he husband wai
 _FEMALE = set("woman girl lady female mother mom daughter queen actress she wife bride waitress".split())
 _STOPPERS = set("and or but then before after while as when until who that which where so because not is are".split())
 _INDEFINITE = {"a", "an", "some", "two", "three", "four", "five", "six", "several"}
-_DANGLING = re.compile(
-    r"\b(another|the other|others|again|too|also|still|instead|more|same|rest|both)\b", re.IGNORECASE
-)
+_DANGLING = re.compile(r"\b(another|the other|others|too|also|still|instead|continues?|resumes?)\b", re.IGNORECASE)
+_NEEDS_CONTEXT = re.compile(r"\b(again|more|same|rest|both|remaining|such)\b", re.IGNORECASE)
 _PLURAL_HEADS = set("people men women children kids couple team crowd group family band audience pair".split())
 
 
+@lru_cache(maxsize=4096)
 def subject_of(text: str) -> str:
     """The subject of a clause, or "" where it has none of its own or the rules found no verb."""
     _, span, _ = clause_parts(text, 0, len(text))
@@ -89,45 +90,89 @@ def same_referent(a: str, b: str) -> bool:
     return a.lower() == b.lower()
 
 
-def swap(first: str, second: str, context: str = "") -> tuple[str, str] | None:
+def swap(first: str, second: str, context: str = "", before: str = "") -> tuple[str, str] | None:
     """The two clauses in each other's slot: (text for the first slot, text for the second slot), or None.
 
     Subjects that name the same one stay in their slots and only the predicates move; objects of the second clause that
     point back to the first ("it", "the ball") trade places with what they point at. None when something would dangle.
+    `context`: the whole caption, for the case of names; `before`: what stands before `first`, where a pronoun of the
+    second clause may have its antecedent.
     """
     first_subject, second_subject = subject_of(first), subject_of(second)
     if first_subject and same_referent(first_subject, second_subject):
-        a, b = _predicate(first), _predicate(second)
-        if a is None or b is None or not _verbs_fit(first_subject, second_subject, a, b):
-            return None
-        moved = _trade_objects(a, b, first_subject)
-        if moved is None:
-            return None
-        a, b = moved
-        second_slot = f"{second_subject} {a}" if second_subject else a
-        return f"{first_subject} {b}", recase(second_slot, second, context)
-    if not second_subject and not first_subject and _predicate(first) is not None and _predicate(second) is not None:
-        moved = _trade_objects(first, second, "")  # imperatives: "cut the ribs", "boil the ribs"
-        if moved is None:
-            return None
-        a, b = moved
-        return recase(b, first, context), recase(a, second, context)
-    if second_subject.lower() in words.SUBJECT_PRONOUNS or not second_subject or not first_subject:
+        return _swap_predicates(first, second, first_subject, second_subject, context, before)
+    if not first_subject or not second_subject:
+        if first_subject or second_subject or _predicate(first) is None or _predicate(second) is None:
+            return None  # one is an imperative or a fragment, the other is not
+    elif second_subject.lower() in words.SUBJECT_PRONOUNS and not _known(second_subject, before):
         return None
-    moved = _trade_objects(first, second, "")
+    moved = _trade_objects(first, second, "", before)
+    if moved is None:
+        return None
+    return recase(moved[1], first, context), recase(moved[0], second, context)
+
+
+def _swap_predicates(
+    first: str, second: str, first_subject: str, second_subject: str, context: str, before: str
+) -> tuple[str, str] | None:
+    """Swap what is said of one and the same subject; the words of order inside ("he then jumps") keep their slot."""
+    a, b = _predicate(first), _predicate(second)
+    if a is None or b is None:
+        return None
+    (order_a, a), (order_b, b) = _inner_order(a), _inner_order(b)
+    if second_subject:
+        a, b = agree(a, number(second_subject)), agree(b, number(first_subject))
+    elif _tag(a) != _tag(b):
+        return None
+    if a is None or b is None:
+        return None
+    moved = _trade_objects(a, b, first_subject, before)
     if moved is None:
         return None
     a, b = moved
-    return recase(b, first, context), recase(a, second, context)
+    second_slot = f"{second_subject} {order_b}{a}" if second_subject else order_b + a
+    return f"{first_subject} {order_a}{b}", recase(second_slot, second, context)
 
 
-def _verbs_fit(first_subject: str, second_subject: str, a: str, b: str) -> bool:
-    """Subject and verb still agree when the predicates change places ("the group is", "they are")."""
-    if not second_subject:
-        return _tag(a) == _tag(b)
-    if number(first_subject) == number(second_subject):
-        return _tag(a) == _tag(b) or {_tag(a), _tag(b)} <= {"third", "past"} or {_tag(a), _tag(b)} <= {"base", "past"}
-    return _tag(a) == _tag(b) == "past"
+def _inner_order(predicate: str) -> tuple[str, str]:
+    """("then ", "jumps") from "then jumps"; ("", predicate) where no word of order opens it."""
+    found = re.match(r"(then|next|finally|eventually|first|later|afterwards|now|also)\s+", predicate, re.IGNORECASE)
+    return (found.group(), predicate[found.end() :]) if found else ("", predicate)
+
+
+def _known(pronoun: str, before: str) -> bool:
+    """Does the text before say who a subject pronoun is? "We" and "you" are the viewer, "it cuts to" the video."""
+    low = pronoun.lower()
+    if low in {"we", "you", "i"}:
+        return True
+    if not before:
+        return False
+    found = [t.lower for t in tokens(before)]
+    if low in found:
+        return True
+    nouns = {"he": _MALE, "she": _FEMALE, "they": _PLURAL_HEADS}.get(low, set())
+    return any(word in nouns for word in found) or (low == "they" and any(w.endswith(("boys", "girls")) for w in found))
+
+
+def agree(predicate: str, wanted: str) -> str | None:
+    """The predicate with its finite verbs in the number `wanted` ("sg" or "pl"); None where that is not sure."""
+    forms, toks = words.verb_forms(), tokens(predicate)
+    edits, finite = [], True
+    for i, token in enumerate(toks):
+        lemma, tag = forms.get(token.lower, ("", ""))
+        if finite and tag in ("third", "base"):
+            edits.append((token.start, token.end, words.conjugate(token.lower, lemma, wanted)))
+            finite = False
+        elif finite and token.lower not in words.ADVERBS:
+            if token.lower in {"was", "were"}:
+                edits.append((token.start, token.end, "was" if wanted == "sg" else "were"))
+            elif not tag and token.lower not in words.AUXILIARIES and wanted == "pl":
+                return None
+            finite = False
+        if token.lower == "and":
+            following = forms.get(toks[i + 1].lower, ("", ""))[1] if i + 1 < len(toks) else ""
+            finite = following in ("third", "base") and following == _tag(predicate)
+    return splice(predicate, edits)[0]
 
 
 def _tag(predicate: str) -> str:
@@ -172,9 +217,9 @@ def _ends_phrase(toks: list, i: int, j: int) -> bool:
     return j > i + 1 and (tag in {"third", "ing"} or word in words.AUXILIARIES)
 
 
-def _trade_objects(a: str, b: str, subject: str) -> tuple[str, str] | None:
+def _trade_objects(a: str, b: str, subject: str, before: str) -> tuple[str, str] | None:
     """Exchange the mentions of what both share; None when `b` holds a pronoun whose antecedent is not found in `a`."""
-    if _DANGLING.search(b):
+    if _DANGLING.search(b) or (not before and _NEEDS_CONTEXT.search(b)):
         return None
     edits_a, edits_b, used = [], [], set()
     phrases = noun_phrases(a)
@@ -198,6 +243,8 @@ def _trade_objects(a: str, b: str, subject: str) -> tuple[str, str] | None:
         want = {"it": "sg", "them": "pl"}.get(word)
         earlier = next((p for p in phrases if p.start not in used and number(p.text) == want), None)
         if earlier is None:
+            if _known({"him": "he", "her": "she", "them": "they"}.get(word, word), before):
+                continue
             return None
         used.add(earlier.start)
         edits_a.append((earlier.start, earlier.end, recase(word, earlier.text)))

@@ -15,6 +15,12 @@ def split_sentences(text: str) -> list[tuple[int, int]]:
     return [m.span() for m in re.finditer(r"[^。！？!?\n]*[^。！？!?\n\s][。！？!?]*", text)]
 
 
+def leading_marker(text: str, start: int, end: int) -> tuple[str, str, int]:
+    """The connective that `text[start:end]` opens with: (words, class, where the rest starts)."""
+    found = _MARKER.match(text, start, end)
+    return (found.group(), found.lastgroup or "", found.end()) if found else ("", "", start)
+
+
 def trim(text: str, start: int, end: int) -> tuple[int, int]:
     """Narrow a span to the event: no connective in front, no punctuation or space around."""
     while end > start and not text[end - 1].isalnum():

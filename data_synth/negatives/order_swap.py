@@ -1,18 +1,36 @@
-"""order_swap: two neighbouring events change places, only where the caption itself says which comes first.
+"""order_swap: two neighbouring events change places, only where something says which comes first.
 
-The connectives stay in their slots ("Then", "Finally", "before"), subjects that name the same one stay too, a first
-mention keeps the full noun. Refused: simultaneous, unordered, repeated and stative events, and every swap that the round
-trip through the parser does not read as the opposite order (clauses swapped together with their connective, for one).
+In a caption that is one text, the evidence is a connective ("then", "before", "先…再"). In a list of sentences it is that,
+or a sequence judged likely enough by `events.narrative`. Connectives stay in their slots, subjects that name the same one
+stay too, a first mention keeps the full noun. Refused: simultaneous, unordered, repeated and stative events, and every
+swap that the round trip through the parser does not read as the opposite order (clauses swapped together with their
+connective, for one).
 """
 
 import random
+from collections.abc import Iterator, Sequence
 
-from data_synth.events import AFTER, BEFORE, Caption, Event, Negative, parse
+from data_synth.events import (
+    AFTER,
+    BEFORE,
+    Caption,
+    Event,
+    Negative,
+    detect_language,
+    en,
+    mentions,
+    mentions_zh,
+    parse,
+    zh,
+)
 from data_synth.events.edit import recase, splice
+from data_synth.events.narrative import overlap_risk
 from data_synth.events.order import content_words, order_flipped, order_of, overlap
 
 REPEAT = 0.6
 """Two events that share more than this part of their content words count as the same event repeated."""
+RISK = -0.45
+"""Highest `overlap_risk` at which two neighbouring sentences without a connective still count as a sequence."""
 
 
 def corrupt(caption: str | Caption, *, seed: int = 0, pair: tuple[int, int] | None = None) -> Negative | None:
@@ -48,13 +66,13 @@ def refusal(caption: Caption, first: int, second: int) -> str:
 
 
 def _swap(caption: Caption, first: int, second: int) -> Negative | None:
-    """Swap the clauses, or the whole sentences when the events stand in two of them; None when it does not read well."""
+    """Swap the clauses, or the whole sentences when the events stand in two; None when it does not read well."""
     a, b = caption.events[first], caption.events[second]
     spans = [(a.start, a.end), (b.start, b.end)]
     if a.sentence != b.sentence and caption.parser != "given":
         spans = [_sentence_body(caption, a), _sentence_body(caption, b)]
     texts = [caption.text[slice(*span)] for span in spans]
-    swapped = exchange(texts[0], texts[1], caption)
+    swapped = _exchange(texts[0], texts[1], caption, caption.text[: spans[0][0]])
     if swapped is None:
         return None
     text, landed = splice(caption.text, [(*spans[0], swapped[0]), (*spans[1], swapped[1])])
@@ -62,22 +80,19 @@ def _swap(caption: Caption, first: int, second: int) -> Negative | None:
         text,
         "order_swap",
         {"spans": [list(s) for s in spans], "rejected_spans": landed, "events": [first, second]},
-        f"{_quote(a)} and {_quote(b)} change places; the caption orders them by {_cue(caption, first, second)}",
+        f"'{a.text}' and '{b.text}' change places; the caption orders them by {_cue(caption, first, second)}",
     )
     if caption.parser == "given":
         return negative if text != caption.text else None
     return negative if order_flipped(caption, (first, second), parse(text, caption.language)) else None
 
 
-def exchange(first: str, second: str, caption: Caption) -> tuple[str, str] | None:
+def _exchange(first: str, second: str, caption: Caption, before: str) -> tuple[str, str] | None:
     """What stands in the first and in the second slot after the swap; None when a word would dangle."""
     if caption.language == "zh":
-        from data_synth.events import mentions_zh
-
-        return mentions_zh.swap(first, second)
-    from data_synth.events import mentions
-
-    swapped = mentions.swap(first, second, caption.text)
+        swapped = mentions_zh.swap(first, second)
+        return (second, first) if swapped is None and caption.parser == "given" else swapped
+    swapped = mentions.swap(first, second, caption.text, before)
     if swapped is None and caption.parser == "given":
         swapped = recase(second, first, caption.text), recase(first, second, caption.text)
     return swapped
@@ -89,10 +104,72 @@ def _sentence_body(caption: Caption, event: Event) -> tuple[int, int]:
     return inside[0].start, inside[-1].end
 
 
-def _quote(event: Event) -> str:
-    return f"'{event.text}'"
-
-
 def _cue(caption: Caption, first: int, second: int) -> str:
     cues = [caption.relation(i, i + 1).cue for i in range(first, second)]
     return ", ".join(f"'{cue}'" for cue in cues if cue) or "its order"
+
+
+def corrupt_sentences(sentences: Sequence[str], *, first: int, language: str | None = None) -> Negative | None:
+    """Swap sentences `first` and `first + 1` of a description given as a list; None when the order has no evidence.
+
+    `Negative.text` joins the sentences (by a space; Chinese without); `edit["sentences"]` holds the two positions.
+    """
+    whole = " ".join(sentences)
+    language = language or detect_language(whole)
+    gap = "" if language == "zh" else " "
+    a, b = sentences[first], sentences[first + 1]
+    grammar = zh if language == "zh" else en
+    a_kind, a_span = _body(a, grammar)
+    b_kind, b_span = _body(b, grammar)
+    if "simultaneous" in (a_kind, b_kind) or a_span[0] >= a_span[1] or b_span[0] >= b_span[1]:
+        return None
+    risk = overlap_risk(sentences, first) if language == "en" else 0.0
+    if (language == "zh" and b_kind != "sequence") or risk > RISK:
+        return None
+    texts = a[slice(*a_span)], b[slice(*b_span)]
+    keys = [content_words(text, language) for text in texts]
+    if not keys[0] or not keys[1] or overlap(*keys) >= REPEAT:
+        return None
+    before = gap.join(sentences[:first])
+    swapped = mentions_zh.swap(*texts) if language == "zh" else mentions.swap(*texts, whole, before)
+    if swapped is None or not _turned(keys, [content_words(text, language) for text in swapped]):
+        return None
+    replaced = a[: a_span[0]] + swapped[0] + a[a_span[1] :], b[: b_span[0]] + swapped[1] + b[b_span[1] :]
+    text = gap.join([*sentences[:first], *replaced, *sentences[first + 2 :]])
+    edit = _sentence_edit(sentences, first, gap, (a_span, b_span), swapped) | {"overlap_risk": round(risk, 4)}
+    evidence = "a connective" if b_kind == "sequence" else f"the course of the story (overlap risk {risk:.2f})"
+    return Negative(text, "order_swap", edit, f"sentences {first} and {first + 1} change places; ordered by {evidence}")
+
+
+def sentence_pairs(sentences: Sequence[str]) -> Iterator[Negative]:
+    """Every neighbouring pair of a list of sentences that may be swapped."""
+    language = detect_language(" ".join(sentences))
+    for first in range(len(sentences) - 1):
+        negative = corrupt_sentences(sentences, first=first, language=language)
+        if negative is not None:
+            yield negative
+
+
+def _body(sentence: str, grammar) -> tuple[str, tuple[int, int]]:
+    """(class of the connective that opens the sentence, span of the rest without closing punctuation)."""
+    kind = grammar.leading_marker(sentence, 0, len(sentence))[1]
+    return kind, grammar.trim(sentence, 0, len(sentence))
+
+
+def _turned(before: list[frozenset], after: list[frozenset]) -> bool:
+    """Round trip: the first slot now tells what the second told, and the other way round."""
+    crossed = overlap(after[0], before[1]) + overlap(after[1], before[0])
+    return crossed > overlap(after[0], before[0]) + overlap(after[1], before[1])
+
+
+def _sentence_edit(sentences: Sequence[str], first: int, gap: str, spans: tuple, swapped: tuple[str, str]) -> dict:
+    """Where the two bodies stand in the joined chosen and rejected text."""
+    start = sum(len(s) + len(gap) for s in sentences[:first])
+    second = start + len(sentences[first]) + len(gap)
+    chosen = [[start + spans[0][0], start + spans[0][1]], [second + spans[1][0], second + spans[1][1]]]
+    shift = len(swapped[0]) - (spans[0][1] - spans[0][0])
+    rejected = [
+        [chosen[0][0], chosen[0][0] + len(swapped[0])],
+        [chosen[1][0] + shift, chosen[1][0] + shift + len(swapped[1])],
+    ]
+    return {"spans": chosen, "rejected_spans": rejected, "sentences": [first, first + 1]}

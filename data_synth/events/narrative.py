@@ -1,0 +1,126 @@
+"""Do two neighbouring sentences of an English description follow each other in time, or overlap? Judged from the text alone.
+
+Sentences written one after the other are no proof of order: in ActivityNet Captions the intervals of one neighbouring pair in
+four overlap. What speaks for an overlap: an opening sentence that sums the clip up, an activity without an end (playing,
+dancing, riding), crowds and bystanders, a new participant introduced by "a", places in the background. What speaks for a
+sequence: connectives, a pronoun that carries the story on, cuts and titles, verbs that end (put, throw, open). The weights
+are hand-set multiples of 0.05 on such cues; they were checked, not fitted, on captions whose timestamps are known.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+from data_synth.events.mentions import same_referent, subject_of
+
+ATELIC = (
+    r"play\w*|danc\w+|perform\w*|rides?|riding|wash\w*|practic\w+|exercis\w+|swim\w*|skat\w+|ski\w*|surf\w*|work\w*"
+)
+CROWD = "people|group|several|many|crowd|men|women|kids|children|boys|girls|players|team"
+SHOT = "screen|titles?|logo|text|words|credits|intro|scene|shots?|clips?|appears?"
+TELIC = (
+    "puts?|picks?|takes?|throws?|pours?|adds?|jumps?|falls?|stops?|opens?|closes?|grabs?|gets?|lands?|removes?|"
+    "turns?|places?|walks?|runs?"
+)
+LOOKS = "wears|wearing|shirt|dressed"
+POSTURE = "sits|sitting|stands|standing|lies|lying|holds|holding"
+TALKS = r"talk\w*|speak\w*|explain\w*|demonstrat\w*|shows|showing|describ\w*|interview\w*"
+
+# (weight, pattern): above 0 speaks for an overlap. WORD patterns match one word anywhere, OPENING ones the first word,
+# PHRASE ones any stretch of the sentence. A pattern counts once per sentence.
+FIRST_WORD = (
+    (0.50, ATELIC + "|routine|game|match"),
+    (0.30, CROWD),
+    (0.15, "sits|sitting|stands|standing|wears|wearing|lies|lying|behind"),
+    (0.40, "various|demonstrates?"),
+    (-0.40, "shows|begins?|outside"),
+    (-0.55, SHOT),
+    (-0.15, TELIC),
+)
+FIRST_OPENING = ((-0.20, "he|she|they|it|we"), (-0.15, "a|an|two|three|several|some|many|there"))
+FIRST_PHRASE = (
+    (0.25, r"\b(?:is|are) (?:\w+ly )?(?!seen|shown)\w+ing\b"),
+    (0.15, r"\b(?:as well as|clips of|while the)\b"),
+    (-0.55, r"\b(?:is|are) (?:seen|shown)\b"),
+    (-0.30, r"\bthere (?:is|are)\b"),
+    (-0.20, r"\bfollowed by\b"),
+)
+SECOND_WORD = (
+    (0.55, "first"),
+    (0.45, "camera"),
+    (0.40, r"watch\w*|look\w*|cheer\w*|crowd|audience|spectators|background|behind|sides?|beside|nearby"),
+    (0.25, r"continu\w*|keeps?|still"),
+    (-0.30, "again"),
+    (0.30, POSTURE + "|" + LOOKS),
+    (0.45, "walking|moving|towards"),
+    (-0.20, "and"),
+    (0.20, "them|him|his|her"),
+    (-0.40, TALKS),
+    (-0.45, "then|next|after|afterwards|later"),
+    (-0.40, r"finally|before|ends?|finish\w*"),
+    (-0.20, "various|different|more|other|another"),
+    (-0.20, ATELIC),
+    (-0.10, "begins?|starts?"),
+)
+SECOND_OPENING = (
+    (0.45, "a|an|another|two|three|several|some|many|there|one|other"),
+    (-0.45, "he|she|they|it|we"),
+)
+SECOND_PHRASE = (
+    (0.85, r"\bnext to\b"),  # 0.45 of it takes back the connective "next"
+    (0.25, r"\bas well\b|\bthe (?:right|left)\b"),
+    (-0.45, r"\w[,;] "),
+    (-0.50, r"\b(?:is|are) (?:seen|shown)\b"),
+)
+
+OPENING, AFTER_OPENING, CLOSING, TWO, THREE = 0.80, 0.45, -0.10, 0.65, 0.10
+ALONG, MANY, STRANGER = -0.60, -0.20, 0.20
+"""From the opening to the end of the caption; more than eight sentences, each then a short stretch of the
+clip; a second sentence about another known participant ("the dog")."""
+WORDS_FIRST, WORDS_SECOND = -0.15, -0.40
+"""Per ten words, up to thirty: a long sentence tells a stretch of the story, a short one glosses another."""
+
+_COMPILED = {
+    name: tuple((weight, re.compile(pattern)) for weight, pattern in table)
+    for name, table in {
+        "first word": FIRST_WORD,
+        "first opening": FIRST_OPENING,
+        "first phrase": FIRST_PHRASE,
+        "second word": SECOND_WORD,
+        "second opening": SECOND_OPENING,
+        "second phrase": SECOND_PHRASE,
+    }.items()
+}
+
+
+@lru_cache(maxsize=65536)
+def _cues(table: str, word: str) -> frozenset[int]:
+    """Which patterns of a table a word matches."""
+    return frozenset(k for k, (_, pattern) in enumerate(_COMPILED[table]) if pattern.fullmatch(word))
+
+
+@lru_cache(maxsize=4096)
+def _score(place: str, sentence: str) -> float:
+    """Sum of the weights of the cues in one sentence; `place` is first or second."""
+    low = sentence.lower()
+    found = re.findall(r"[a-z]+", low)
+    if not found:
+        return 0.0
+    slope = WORDS_FIRST if place == "first" else WORDS_SECOND
+    score = slope * min(len(low.split()), 30) / 10
+    for table, words in ((f"{place} word", set(found)), (f"{place} opening", {found[0]})):
+        hit = set().union(*(_cues(table, word) for word in words))
+        score += sum(_COMPILED[table][k][0] for k in sorted(hit))
+    return score + sum(weight for weight, pattern in _COMPILED[f"{place} phrase"] if pattern.search(low))
+
+
+def overlap_risk(sentences: Sequence[str], first: int) -> float:
+    """Score of sentences `first` and `first + 1`: the higher, the likelier that they happen at the same time."""
+    place = OPENING if first == 0 else AFTER_OPENING if first == 1 else 0.0
+    place += CLOSING if first == len(sentences) - 2 else 0.0
+    place += TWO if len(sentences) == 2 else THREE if len(sentences) == 3 else 0.0
+    place += ALONG * first / len(sentences) + (MANY if len(sentences) > 8 else 0.0)
+    a, b = sentences[first].strip(), sentences[first + 1].strip()
+    if b[:4].lower() == "the " and not same_referent(subject_of(a), subject_of(b)):
+        place += STRANGER
+    return place + _score("first", a) + _score("second", b)

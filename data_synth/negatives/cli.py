@@ -1,0 +1,245 @@
+"""`rlkit negatives`: a file of captions in, a file of pairs out; rows that cannot be used go to a quarantine file.
+
+Three passes of constant memory: rows are read and checked one by one and their pairs spooled to disk; of the order swaps,
+a fixed number fits the blind probes; then the spool is copied to the output without the swaps that would leak.
+"""
+
+import argparse
+import contextlib
+import importlib
+import importlib.util
+import json
+import sqlite3
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data_synth import balance, probes
+from data_synth.errors import DataError
+from data_synth.events import Negative, parse
+from data_synth.negatives import order_swap
+from data_synth.negatives.rows import Row, read_rows
+
+SAMPLE = 20_000
+"""Order swaps that the balancing probes are fitted on; the rest is judged by them."""
+BATCH = 2_000
+BUCKETS = 2**16
+
+
+@dataclass
+class Counts:
+    """What happened to the rows."""
+
+    rows: int = 0
+    quarantined: int = 0
+    neighbours: int = 0
+    """Neighbouring sentences in `sentences` input: what the yield of order_swap is measured against."""
+    refused: Counter = None
+    spooled: Counter = None
+    written: Counter = None
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry of `rlkit negatives`; prints a summary as JSON and returns the exit code."""
+    options = _parser().parse_args(argv)
+    try:
+        counts = run(
+            Path(options.captions),
+            Path(options.out),
+            [kind.strip() for kind in options.kinds.split(",") if kind.strip()],
+            seed=options.seed,
+            balanced=not options.no_balance,
+            quarantine=Path(options.quarantine) if options.quarantine else None,
+            parser=options.parser,
+        )
+    except DataError as error:
+        print(f"rlkit negatives: {error}", file=sys.stderr)
+        return 2
+    summary = {
+        "rows": counts.rows,
+        "quarantined": counts.quarantined,
+        "pairs": dict(counts.written),
+        "refused": dict(counts.refused),
+        "balanced_out": {k: n - counts.written[k] for k, n in counts.spooled.items() if n > counts.written[k]},
+    }
+    if counts.neighbours:
+        summary["order_swap_yield"] = round(counts.written["order_swap"] / counts.neighbours, 4)
+    print(json.dumps(summary, ensure_ascii=False))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="rlkit negatives", description="Make wrong captions from true ones.")
+    parser.add_argument("captions", help='JSONL with {"id", "caption"} or {"id", "sentences": [...]} per line')
+    parser.add_argument("--kinds", default="order_swap", help="operators by file name or path, separated by commas")
+    parser.add_argument("--out", required=True, help="JSONL to write: one line per pair")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quarantine", help="where unusable rows go (default: <out>.rejected_rows.jsonl)")
+    parser.add_argument("--no-balance", action="store_true", help="keep order swaps that can be told without looking")
+    parser.add_argument("--parser", default="rules", choices=["rules", "spacy", "jieba"], help="what finds the events")
+    return parser
+
+
+def load(kind: str):
+    """The `corrupt` function of an operator, by file name ("order_swap") or by path ("./my_negative.py")."""
+    if kind.endswith(".py"):
+        spec = importlib.util.spec_from_file_location(Path(kind).stem, kind) if Path(kind).is_file() else None
+        if spec is None or spec.loader is None:
+            raise DataError(f"no operator file {kind}; give a path to a Python file with a function corrupt")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    else:
+        known = sorted(p.stem for p in Path(__file__).parent.glob("*.py"))
+        known = [k for k in known if k not in {"__init__", "cli", "rows", "media", "graded"}]
+        if kind not in known:
+            raise DataError(f"no operator called {kind!r}; the operators are {', '.join(known)}, or a path to your own")
+        module = importlib.import_module(f"data_synth.negatives.{kind}")
+    if "corrupt" not in vars(module):
+        raise DataError(f"operator {kind} has no function corrupt; define corrupt(caption, *, seed) -> Negative | None")
+    return module.corrupt
+
+
+def run(
+    captions: Path,
+    out: Path,
+    kinds: list[str],
+    *,
+    seed: int = 0,
+    balanced: bool = True,
+    quarantine: Path | None = None,
+    parser: str = "rules",
+) -> Counts:
+    """Write the pairs of a caption file and the rows that could not be used; returns what was counted."""
+    if not kinds:
+        raise DataError("no operator named; give --kinds, for example --kinds order_swap,verbose")
+    if not captions.is_file():
+        raise DataError(f"no file {captions}; give a JSONL file with one caption per line")
+    operators = {kind: load(kind) for kind in kinds}
+    quarantine = quarantine or out.with_name(out.name + ".rejected_rows.jsonl")
+    counts = Counts(refused=Counter(), spooled=Counter(), written=Counter())
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rlkit-negatives-")))
+        seen = stack.enter_context(contextlib.closing(sqlite3.connect(folder / "ids.sqlite", isolation_level=None)))
+        spool = folder / "spool.jsonl"
+        sample = _Sample(BUCKETS) if balanced and "order_swap" in operators else None
+        with _whole(quarantine) as bad, spool.open("w", encoding="utf-8") as spooled:
+            for row in read_rows(captions, seen):
+                counts.rows += 1
+                if row.reason:
+                    counts.quarantined += 1
+                    bad.write(json.dumps(row.quarantined(), ensure_ascii=True) + "\n")
+                    continue
+                counts.neighbours += max(len(row.sentences) - 1, 0)
+                for line in _pairs(row, operators, seed, parser, counts):
+                    spooled.write(json.dumps(line, ensure_ascii=False) + "\n")
+                    counts.spooled[line["kind"]] += 1
+                    if sample is not None and line["kind"] == "order_swap":
+                        sample.add(line)
+        fitted = sample.fit() if sample is not None else None
+        with _whole(out) as target:
+            for line in _kept(spool, fitted):
+                target.write(json.dumps(line, ensure_ascii=False) + "\n")
+                counts.written[line["kind"]] += 1
+    return counts
+
+
+@contextlib.contextmanager
+def _whole(path: Path):
+    """A text file that appears whole: written aside, then renamed."""
+    aside = path.with_name(path.name + ".partial")
+    with aside.open("w", encoding="utf-8") as file:
+        yield file
+    aside.replace(path)
+
+
+def _pairs(row: Row, operators: dict, seed: int, parser: str, counts: Counts) -> Iterator[dict]:
+    """The output lines of one row."""
+    chosen = row.text
+    for kind, corrupt in operators.items():
+        negatives: list[Negative]
+        if kind == "order_swap" and row.sentences:
+            negatives = list(order_swap.sentence_pairs(row.sentences))
+        else:
+            found = corrupt(parse(chosen, None, parser), seed=seed)
+            negatives = [found] if found is not None else []
+        if not negatives:
+            counts.refused[kind] += 1
+        for negative in negatives:
+            yield {
+                **row.passed,
+                "source_id": row.source_id,
+                "chosen": chosen,
+                "rejected": negative.text,
+                "kind": negative.kind,
+                "edit": negative.edit,
+                "why": negative.why,
+            }
+
+
+def _priority(line: dict) -> float:
+    """Which order swaps to keep first when some have to go: those that are least likely to overlap in time."""
+    tie = balance.chance(line["source_id"], line["rejected"])
+    return float(line["edit"].get("overlap_risk", 0.0)) + 1e-3 * tie
+
+
+def _contrasts(lines: list[dict]):
+    return probes.hashed((probes.moved(line["chosen"], line["rejected"]) for line in lines), BUCKETS)
+
+
+class _Sample:
+    """The first order swaps of a run, as sparse rows: all that balancing keeps in memory."""
+
+    def __init__(self, buckets: int):
+        self.blocks, self.waiting, self.folds, self.priorities = [], [], [], []
+        self.buckets = buckets
+
+    def add(self, line: dict) -> None:
+        """Take a line unless there are enough."""
+        if len(self.folds) >= SAMPLE:
+            return
+        self.waiting.append({"chosen": line["chosen"], "rejected": line["rejected"]})
+        self.folds.append(balance.fold_of(line["source_id"]))
+        self.priorities.append(_priority(line))
+        if len(self.waiting) >= BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        self.blocks.append(_contrasts(self.waiting).astype(np.float32))
+        self.waiting = []
+
+    def fit(self) -> "balance.Balance | None":
+        """The fitted balance; None when the sample is too small."""
+        if self.waiting:
+            self._flush()
+        if not self.blocks:
+            return None
+        return balance.fit(balance.stacked(self.blocks), np.array(self.folds), np.array(self.priorities))
+
+
+def _kept(spool: Path, fitted: "balance.Balance | None") -> Iterator[dict]:
+    """The spooled lines without the order swaps that balancing drops, in order."""
+    with spool.open(encoding="utf-8") as lines:
+        batch: list[dict] = []
+        for text in lines:
+            batch.append(json.loads(text))
+            if len(batch) >= BATCH:
+                yield from _filtered(batch, fitted)
+                batch = []
+        yield from _filtered(batch, fitted)
+
+
+def _filtered(batch: list[dict], fitted: "balance.Balance | None") -> Iterator[dict]:
+    swaps = [k for k, line in enumerate(batch) if line["kind"] == "order_swap"]
+    dropped: set[int] = set()
+    if fitted is not None and swaps:
+        lines = [batch[k] for k in swaps]
+        folds = np.array([balance.fold_of(line["source_id"]) for line in lines])
+        stays = balance.kept(fitted, _contrasts(lines), folds, np.array([_priority(line) for line in lines]))
+        dropped = {k for k, stay in zip(swaps, stays, strict=True) if not stay}
+    yield from (line for k, line in enumerate(batch) if k not in dropped)
