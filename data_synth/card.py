@@ -83,13 +83,13 @@ def card(counts: Counts, name: str, audit: Mapping[str, Any] | None = None) -> s
     """The text of the card."""
     answers = max(counts.answers, 1)
     lengths = (counts.chosen_characters / max(counts.pairs, 1), counts.rejected_characters / answers)
+    sources = f" from {counts.sources:,} sources" if counts.sources else ""
     lines = [
         _metadata(counts, name),
         f"# {name}",
         "",
-        f"{counts.pairs:,} preference pairs with {counts.answers:,} rejected answers from {counts.sources:,} sources"
-        f" ({_mix(counts.media)}). Chosen answers have {lengths[0]:.0f} characters on average, rejected ones"
-        f" {lengths[1]:.0f}.",
+        f"{counts.pairs:,} preference pairs with {counts.answers:,} rejected answers{sources} ({_mix(counts.media)}). "
+        f"Chosen answers have {lengths[0]:.0f} characters on average, rejected ones {lengths[1]:.0f}.",
         "",
         "```python",
         'load_dataset("parquet", data_files="pairs-*.parquet")  # prompt, videos | images, chosen, rejected (a list)',

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features, Image, Json, List, load_from_disk
 
+from data_synth.check import check
 from data_synth.errors import DataError
 from data_synth.jsonl import read_lines
 from data_synth.records import Rejected, content_id
@@ -33,26 +34,26 @@ def read_rows(path: str | Path, *, media_folder: str | Path | None = None) -> It
     as they are written. Pictures that are embedded (TRL) are saved to media_folder under names made from their content.
     A row that cannot be read is Rejected, with the reason; the rest goes on.
     """
-    yield from group_rows(_convert(where, row, media_folder) for where, row in _raw_rows(Path(path)))
+    yield from _grouped((where, _convert(where, row, media_folder)) for where, row in _raw_rows(Path(path)))
 
 
-def group_rows(rows: Iterable[dict[str, Any] | Rejected]) -> Iterator[dict[str, Any] | Rejected]:
-    """Join records that follow each other with the same prompt, media, chosen answer and source: pairs become lists."""
+def _grouped(rows: Iterable[tuple[str, dict[str, Any] | Rejected]]) -> Iterator[dict[str, Any] | Rejected]:
+    """Join pairs that follow each other with the same prompt, media, chosen answer and source."""
     current: dict[str, Any] | None = None
-    for row in rows:
+    for where, row in rows:
         if isinstance(row, Rejected):
             yield row
-            continue
-        pair = len(row["rejected"]) == 1 and "edit" not in row
-        if current is not None and pair and _group_key(current) == _group_key(row):
+        elif len(row["rejected"]) > 1 or "edit" in row:  # a record of our own, whole already
+            yield row
+        elif current is None or _group_key(current) != _group_key(row):
+            if current is not None:
+                yield current
+            current = row
+        elif row["rejected"][0] in current["rejected"]:
+            yield Rejected(where, ["rejected: the row repeats an earlier one."], row)
+        else:
             for name in ("rejected", "rejected_kind", "rejected_weight"):
                 current[name] = current[name] + row[name]
-            continue
-        if current is not None:
-            yield current
-        current = row if pair else None
-        if not pair:
-            yield row
     if current is not None:
         yield current
 
@@ -88,7 +89,8 @@ def _convert(where: str, row: Any, media_folder) -> dict[str, Any] | Rejected:
         return Rejected(where, [str(error)], row)
     extra = {name: value for name, value in row.items() if name not in KNOWN[kind] and value is not None}
     record.update(_lineage(extra, kind))
-    return record
+    problems = check(record)  # here, where the line is known
+    return Rejected(where, problems, row) if problems else record
 
 
 def _trl(row: Mapping[str, Any], media_folder) -> dict[str, Any]:

@@ -146,14 +146,23 @@ def test_a_bad_row_is_named_and_the_rest_goes_on(tmp_path, name):
     assert bad.where.endswith("rows.jsonl:2")
 
 
-def test_problems_of_content_are_found_when_written(tmp_path):
-    rows = [TWO_U1, {**TWO_U1, "chosen": ""}, {**TWO_U1, "rejected": CHOSEN}, {**TWO_U1, "video": "../a.mp4"}]
-    written = write_records(iter(read(tmp_path, *rows)), tmp_path / "pairs")
-    assert (written.kept, written.quarantined) == (1, 3)
-    assert written.reasons == {"chosen": 1, "rejected": 1, "videos": 1}
+def test_problems_of_content_name_the_line(tmp_path):
+    wrong = [{**TWO_U1, "chosen": ""}, {**TWO_U1, "rejected": CHOSEN}, {**TWO_U1, "video": "../a.mp4"}]
+    bad = [item for item in read(tmp_path, TWO_U1, *wrong) if isinstance(item, Rejected)]
+    assert [item.where.rsplit(":", 1)[1] for item in bad] == ["2", "3", "4"]
+    assert [item.fields() for item in bad] == [{"chosen"}, {"rejected"}, {"videos"}]
+    assert bad[0].row == wrong[0]
 
 
-def test_llamafactory_without_a_tag_is_found_when_written(tmp_path):
+def test_a_repeated_pair_does_not_spoil_the_others(tmp_path):
+    found = read(tmp_path, TWO_U1, {**TWO_U1, "rejected": "A cat."}, TWO_U1)
+    (record,) = [item for item in found if not isinstance(item, Rejected)]
+    (bad,) = [item for item in found if isinstance(item, Rejected)]
+    assert len(record["rejected"]) == 2
+    assert "repeats an earlier one" in bad.reasons[0] and bad.where.endswith(":3")
+
+
+def test_llamafactory_without_a_tag_is_found(tmp_path):
     row = {**LLAMAFACTORY, "conversations": [{"from": "human", "value": "Describe the clip."}]}
     assert write_records(iter(read(tmp_path, row)), tmp_path / "pairs").reasons == {"videos": 1}
 
@@ -161,14 +170,15 @@ def test_llamafactory_without_a_tag_is_found_when_written(tmp_path):
 @pytest.mark.parametrize("suffix", ["json", "parquet", "saved"])
 def test_other_files(tmp_path, suffix):
     path = tmp_path / f"rows.{suffix}"
+    rows = [TRL_STRINGS, {**TRL_STRINGS, "videos": ["b.mp4"]}]
     if suffix == "json":
-        path.write_text(json.dumps([TRL_STRINGS, TRL_STRINGS]))
+        path.write_text(json.dumps(rows))
     else:
-        dataset = datasets.Dataset.from_list([TRL_STRINGS, {**TRL_STRINGS, "videos": ["b.mp4"]}])
+        dataset = datasets.Dataset.from_list(rows)
         dataset.to_parquet(str(path)) if suffix == "parquet" else dataset.save_to_disk(str(path))
-    first = next(read_rows(path))
-    assert text_of(first["chosen"]) == CHOSEN
-    assert first["videos"] == ["a.mp4"]
+    records = list(read_rows(path))
+    assert [text_of(record["chosen"]) for record in records] == [CHOSEN, CHOSEN]
+    assert [record["videos"] for record in records] == [["a.mp4"], ["b.mp4"]]
 
 
 def test_saved_data_set_with_pictures(tmp_path):
