@@ -127,7 +127,7 @@ def training_arguments(recipe: Recipe, folder: RunFolder) -> TrainingArguments:
         save_steps=train.save_steps or 500,
         # The old checkpoint goes before the new one is marked: with one alone a kill in between would lose both.
         save_total_limit=train.save_total_limit + 1,
-        gradient_checkpointing=train.gradient_checkpointing,
+        activation_checkpointing=train.gradient_checkpointing,
         bf16=train.bf16,
         dataloader_num_workers=train.dataloader_num_workers,
         remove_unused_columns=False,

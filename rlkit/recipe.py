@@ -125,8 +125,8 @@ class Model:
 class Noise:
     """How wrong the world's web-like captions are; true captions are not touched."""
 
-    salient_first: Share = 0.7
-    """Share of captions that tell the most salient event first, whatever happened first."""
+    salient_first: Share = 0.8
+    """Share of captions that tell what changes its size first, whenever it happened."""
     padding: list[Share] = field(default_factory=lambda: [0.1, 0.3, 0.4, 0.2])
     """padding[n] is the share of captions with n sentences that say nothing about the clip; they add up to 1."""
     invented: Share = 0.1

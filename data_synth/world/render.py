@@ -12,7 +12,8 @@ _COLOURS = {
     "purple": (150, 60, 190), "white": (245, 245, 245),
 }  # fmt: skip
 _BACKGROUNDS = {"grey": (96, 98, 104), "brown": (104, 74, 48), "teal": (24, 98, 100), "pink": (206, 140, 150)}
-_RADIUS = {"close-up": 0.42, "medium shot": 0.35, "wide shot": 0.28}  # of half the frame's width
+_RADIUS = {"close-up": 0.42, "medium shot": 0.36, "wide shot": 0.30}  # of half the frame's width
+_GROUND = {"close-up": 0.76, "medium shot": 0.60, "wide shot": 0.44}  # top of the ground; 1 is the frame's lower edge
 _GRID = (np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) + 0.5) / (SIZE / 2) - 1.0
 _Y, _X = _GRID[0], _GRID[1]
 _EDGE = SIZE / 2  # distances times this are pixels, so edges are one pixel soft
@@ -44,11 +45,11 @@ def _stage(script: Script, zoom: float, shift: float) -> np.ndarray:
     x, y = _X / zoom + shift, _Y / zoom
     image = np.empty((SIZE, SIZE, 3), np.float32)
     image[:] = _BACKGROUNDS[script.background]
-    _paint(image, 0.62 - y, np.float32(0.72) * image[0, 0])  # the ground, a darker band
+    _paint(image, _GROUND[script.shot] - y, np.float32(0.72) * image[0, 0])  # the ground, a darker band
     for mark in range(script.marks):
         centre = (mark - (script.marks - 1) / 2) * 0.42
-        _paint(image, _distance("ball", x - centre, y - 0.80, 0.13), np.float32((235, 235, 220)))
-    _paint(image, _distance(script.sign, x - 0.72, y + 0.72, 0.22), np.float32((20, 20, 24)))
+        _paint(image, _distance("ball", x - centre, y - 0.86, 0.11), np.float32((235, 235, 220)))
+    _paint(image, _distance(script.sign, x - 0.70, y + 0.70, 0.28), np.float32((20, 20, 24)))
     return image
 
 

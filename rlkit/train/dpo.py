@@ -25,7 +25,7 @@ from rlkit.models import Captioner
 from rlkit.progress import Progress
 from rlkit.recipe import Loss, Recipe
 from rlkit.run_folder import RunFolder
-from rlkit.tracking import Tracker, open_tracker
+from rlkit.tracking import Null, Tracker, open_tracker
 
 
 def run(recipe: Recipe, folder: RunFolder) -> None:
@@ -38,9 +38,10 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
             evaluation.add_run(name, Path(run_folder))
         costs = {"dpo": one_system(recipe, folder, found, evaluation, tracker, progress, name="dpo")}
         for name, changes in recipe.variants.items():
-            variant = changed(recipe, changes)
             part = folder.part(f"variants/{name}")
-            costs[name] = one_system(variant, part, found, evaluation, tracker, progress, name=name)
+            costs[name] = one_system(
+                changed(recipe, changes), part, found, evaluation, Tracker(part, Null()), progress, name=name
+            )
         evaluation.finish({"train_seconds": costs, "clips": len(found.train), "quarantined": found.quarantined})
         tracker.finish()
 
