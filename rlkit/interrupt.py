@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ class Interrupted(KeyboardInterrupt):
 class _State:
     """The one signal that may be waiting: handlers have no other place to leave it."""
 
+    process: int | None = None
     held: bool = False
     waiting: int | None = None
 
@@ -27,6 +29,7 @@ class _State:
 def caught() -> Iterator[None]:
     """Inside, both signals raise Interrupted, or wait for the end of the step inside `held()`."""
     numbers = (signal.SIGINT, signal.SIGTERM)
+    _State.process = os.getpid()
     before = [signal.signal(number, _received) for number in numbers]
     try:
         yield
@@ -36,6 +39,9 @@ def caught() -> Iterator[None]:
 
 
 def _received(number: int, frame: FrameType | None) -> None:
+    if os.getpid() != _State.process:  # a worker forked from the run: it just ends, without a word
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
     if _State.held and _State.waiting is None:
         _State.waiting = number  # a second signal does not wait
         return

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlkit.errors import RlkitError
+from rlkit.last_line import QUIET_LAUNCHER
 from rlkit.plugins import ROOT
 
 DEFAULTS = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
@@ -16,7 +17,8 @@ DEFAULTS = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend"
 
 def launch(recipe: Path, overrides: Sequence[str], config: str | None, processes: int | None) -> int:
     """Run the recipe under accelerate and wait for it; the exit code."""
-    return subprocess.call(command(recipe, overrides, config, processes))
+    environment = os.environ | {QUIET_LAUNCHER: "1"}
+    return subprocess.call(command(recipe, overrides, config, processes), env=environment)
 
 
 def command(recipe: Path, overrides: Sequence[str], config: str | None, processes: int | None) -> list[str]:

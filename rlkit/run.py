@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rlkit import interrupt, plugins
 from rlkit.errors import RlkitError
+from rlkit.last_line import repeat_after_launcher
 from rlkit.recipe import ALGORITHM
 from rlkit.recipe_file import Step, load_chain
 from rlkit.run_folder import RunFolder, lock, prepare
@@ -28,6 +29,7 @@ def main(path: str, overrides: Sequence[str]) -> None:
         _recorded(lambda: run(path, overrides))
     except RlkitError as error:
         panel(title, str(error))
+        repeat_after_launcher(error)
         sys.exit(error.exit_code)
 
 

@@ -155,6 +155,15 @@ def test_written_back_it_is_the_same_recipe_from_another_folder(folder):
     assert load(out / "copy.yaml") == read
 
 
+def test_variants_hold_values_of_the_keys_types_and_survive_writing_back(folder):
+    read = recipe("variants:\n  k1: {num_negatives: 1, train.learning_rate: 1e-6, negatives: [./mine.py]}")
+    mine = PlugIn(str(folder / "mine.py"))
+    assert read.variants == {"k1": {"num_negatives": 1, "train.learning_rate": 1e-6, "negatives": [mine]}}
+    Path("deep").mkdir()
+    Path("deep/copy.yaml").write_text(launchable(read, folder / "deep", "A comment."))
+    assert load("deep/copy.yaml") == read
+
+
 def test_written_back_it_has_every_key_and_is_launchable(folder):
     recipe("", name="base.yaml")
     text = launchable(full_recipe(), folder, "A comment.")

@@ -17,7 +17,9 @@ from rlkit import interrupt
 from rlkit.errors import RlkitError
 from rlkit.launch import command
 from rlkit.launch import launch as launch_recipe
+from rlkit.recipe_file import load_chain
 from rlkit.run import explain, main, panel, run
+from rlkit.run_folder import prepare
 
 TORCHRUN = [
     "-m",
@@ -29,6 +31,7 @@ TORCHRUN = [
     "--rdzv-endpoint",
     "localhost:0",
 ]
+FLAGS = ["--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
 HEADER = 'rlkit: r"""'
 FOOTER = '# """; import rlkit; rlkit.main(__name__)'
 ALGORITHM = '''
@@ -129,7 +132,8 @@ def test_another_recipe_in_the_folder_is_refused_without_torch(folder):
 
 def test_a_lost_process_without_checkpoint_starts_its_metrics_over(folder):
     run("mine.yaml", ["out=runs/whole"])
-    launch("mine.yaml", KILL_AT="1")
+    lost, _ = prepare(load_chain("mine.yaml")[-1], main=True)
+    lost.log({"total": 0.5}, step=1)
     run("mine.yaml")
     assert metrics("runs/mine") == metrics("runs/whole")
 
@@ -246,10 +250,30 @@ def test_python_reads_a_recipe_without_warnings(folder):
 
 
 def test_accelerate_launch_of_a_recipe(folder):
-    flags = ["--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    done = launch("-m", "accelerate.commands.launch", *flags, "mine.yaml", "train.max_steps=1")
+    done = launch("-m", "accelerate.commands.launch", *FLAGS, "mine.yaml", "train.max_steps=1")
     assert done.returncode == 0, done.stderr
     assert len(metrics("runs/mine")) == 1
+
+
+def test_accelerate_launch_ends_with_our_error(folder):
+    # accelerate prints ten lines of CalledProcessError beneath the panel; the tail that people paste must be ours.
+    done = launch("-m", "accelerate.commands.launch", *FLAGS, "mine.yaml", "train.max_stps=3")
+    assert done.returncode == 1
+    lines = done.stderr.strip().splitlines()
+    error = "override train.max_stps=3: unknown key 'train.max_stps'. Did you mean 'max_steps'?"
+    assert error in lines
+    assert lines[-1] == f"RecipeError: {error}"
+
+
+def test_a_forked_worker_ends_on_sigterm_without_a_word(folder):
+    code = (
+        "import os, signal, time\nfrom rlkit import interrupt\n"
+        "with interrupt.caught():\n    worker = os.fork()\n"
+        "    if worker == 0:\n        time.sleep(30)\n"
+        "    time.sleep(0.5)\n    os.kill(worker, signal.SIGTERM)\n    print(os.waitpid(worker, 0)[1])\n"
+    )
+    done = launch("-c", code)
+    assert (done.stdout, done.stderr) == (f"{signal.SIGTERM.value}\n", "")
 
 
 def test_rlkit_run_of_plain_yaml(folder, monkeypatch):
