@@ -29,17 +29,21 @@ EXAMPLES = 3
 
 # Curves that belong in one picture; a name not listed is drawn with those that share its part before "/".
 FAMILIES = {
-    "loss": ("loss", "eval_loss", "train_loss"),
+    "loss": ("loss", "eval_loss"),
     "margin": ("rewards/margins", "eval_rewards/margins"),
+    "order accuracy by likelihood": ("order_accuracy",),
+    "grounding: true clip minus control": ("grounding/shuffled", "grounding/blind"),
     "rewards": ("rewards/chosen", "rewards/rejected"),
     "accuracy": ("rewards/accuracies", "eval_rewards/accuracies", "mean_token_accuracy"),
     "log-probabilities": ("logps/chosen", "logps/rejected"),
     "logits": ("logits/chosen", "logits/rejected"),
+    "margin and length": ("margin_length_correlation",),
     "entropy": ("entropy",),
     "gradient norm": ("grad_norm",),
     "learning rate": ("learning_rate",),
+    "sharing ratio": ("sharing_ratio",),
 }
-NO_CURVE = ("step", "time", "epoch", "total_flos", "num_tokens")
+NO_CURVE = ("step", "time", "epoch", "total_flos", "num_tokens", "train_loss")
 
 # What an alarm's value means, in a sentence; `{}` is the value as printed.
 ALARMS = {"displacement": "the chosen answers' log-probability lies {} nats from its start"}
@@ -140,7 +144,9 @@ def systems_chart(systems: compare_table.Systems, before: str | None, after: str
                 (system_title(system), number(interval["value"], describe(name)), scale * interval["value"], *bounds)
             )
     emphasis = [system_title(system) for system in (before, after) if system]
-    return interval_chart(rows, title=compare_table.heading(name), emphasis=emphasis)
+    return interval_chart(
+        rows, title=compare_table.heading(name), emphasis=emphasis, bounds=(0, 100) if describe(name).percent else None
+    )
 
 
 def table(systems: compare_table.Systems, paired: compare_table.Differences, metrics: Sequence[str]) -> dict[str, Any]:
@@ -292,8 +298,11 @@ def _padded(values: Any, like: Sequence[Any]) -> list[Any]:
 
 
 def families(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """`out[family][metric]`: points (step, value), known families first."""
-    points: dict[str, list[tuple[float, float]]] = {}
+    """`out[family][metric]`: points (step, value), known families first; what has one point is no curve.
+
+    Where steps start again, another training has logged into the same file: its curves are named "loss (2)".
+    """
+    points: dict[str, list[list[tuple[float, float]]]] = {}
     for line in lines:
         for name, value in line.items():
             plain = name.removeprefix("train/")
@@ -301,18 +310,19 @@ def families(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[tup
                 continue
             if plain.startswith(("time/", "alarm/")) or plain.endswith(("_runtime", "_per_second")):
                 continue
-            points.setdefault(plain, []).append((float(line.get("step", 0)), float(value)))
-    out = {}
-    for family, names in FAMILIES.items():
-        # One point is a total, not a curve (transformers' `train_loss` at the end).
-        some = {name: points.pop(name) for name in names if name in points}
-        some = {name: values for name, values in some.items() if len(values) > 1}
-        if some:
-            out[family] = some
-    for name, values in points.items():
-        if len(values) > 1:
-            out.setdefault(name.split("/")[0] if "/" in name else name, {})[name] = values
-    return out
+            trainings = points.setdefault(plain, [[]])
+            step = float(line.get("step", 0))
+            if trainings[-1] and step < trainings[-1][-1][0]:
+                trainings.append([])
+            trainings[-1].append((step, float(value)))
+    family_of = {name: family for family, names in FAMILIES.items() for name in names}
+    out: dict[str, dict[str, list[tuple[float, float]]]] = {family: {} for family in FAMILIES}
+    for name, trainings in points.items():
+        family = family_of.get(name) or (name.split("/")[0] if "/" in name else name).replace("_", " ")
+        for place, values in enumerate(trainings, start=1):
+            if len(values) > 1:
+                out.setdefault(family, {})[name if place == 1 else f"{name} ({place})"] = values
+    return {family: series for family, series in out.items() if series}
 
 
 def curves(run: RunData) -> list[dict[str, Any]]:

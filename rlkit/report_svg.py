@@ -81,13 +81,24 @@ def colour(index: int) -> str:
 
 
 def interval_chart(
-    rows: Sequence[tuple[str, str, float, float | None, float | None]], *, title: str, emphasis: Sequence[str] = ()
+    rows: Sequence[tuple[str, str, float, float | None, float | None]],
+    *,
+    title: str,
+    emphasis: Sequence[str] = (),
+    bounds: tuple[float, float] | None = None,
 ) -> Markup:
-    """One line per row (label, printed value, value, low, high): a dot with its interval, on a shared axis."""
+    """One line per row (label, printed value, value, low, high): a dot with its interval, on a shared axis.
+
+    The axis stays inside `bounds`, the least and largest value that the quantity can have.
+    """
     if not rows:
         return Markup("")
     numbers = [n for _, _, *values in rows for n in values if n is not None]
     ticks = nice_ticks(min(numbers), max(numbers), 5)
+    if bounds is not None:
+        ticks = nice_ticks(*bounds, 5) if min(numbers) == max(numbers) else ticks
+        # Where a round number lies outside, the bound itself ends the axis.
+        ticks = sorted({min(max(tick, bounds[0]), bounds[1]) for tick in ticks})
     width, label_width, line = 960, 210, 27
     height = line * len(rows) + 26
 

@@ -85,11 +85,30 @@ class Wandb:
 
 
 @dataclass
+class Named:
+    """Hands everything on under `name/`; finishing is left to the whole."""
+
+    backend: "Null | Wandb | Named"
+    name: str
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Numbers of one step."""
+        self.backend.log({f"{self.name}/{key}": value for key, value in metrics.items()}, step)
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[object]], step: int) -> None:
+        """A table."""
+        self.backend.table(f"{self.name}/{name}", columns, rows, step)
+
+    def finish(self) -> None:
+        """Nothing."""
+
+
+@dataclass
 class Tracker:
     """The run folder and one listener."""
 
     folder: RunFolder
-    backend: Null | Wandb
+    backend: Null | Wandb | Named
 
     def log(self, metrics: Mapping[str, object], step: int) -> None:
         """One line of metrics.jsonl and one step of the listener; what is no number is left out.
@@ -100,6 +119,10 @@ class Tracker:
         if numbers:
             self.folder.log({_file_name(name): value for name, value in numbers.items()}, step)
             self.backend.log(numbers, step)
+
+    def part(self, name: str, folder: RunFolder) -> "Tracker":
+        """A tracker for one training of several in a run: its own folder, and names of its own for the listener."""
+        return Tracker(folder, Named(self.backend, name))
 
     def pairs(self, rows: Sequence[Mapping[str, object]], step: int) -> None:
         """Preference pairs: `clip frames prompt chosen rejected rejected_kind margin` (lists for the last three).

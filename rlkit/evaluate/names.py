@@ -26,7 +26,7 @@ METRICS: dict[str, Metric] = {
     "extra_sentences": Metric("extra sentences", "lower", "padding sentences per caption"),
     "length_words": Metric("length", "", "words per caption (characters in Chinese)"),
     "repetition": Metric("repetition", "lower", "share of repeated 4-grams", True),
-    "skill_probe": Metric("skill probe", "higher", "questions that this training never saw, answered exactly", True),
+    "skill_probe": Metric("skill probe", "higher", "questions on colour, count and the like answered exactly", True),
     "blind_order_exact": Metric("exact order, blind", "", "without video; what language alone can guess", True),
     "shuffled_order_exact": Metric("exact order, shuffled", "", "frames in random order", True),
     "other_clip_order_exact": Metric("exact order, other clip", "", "another clip's video", True),

@@ -240,6 +240,12 @@ def test_a_run_of_several_trainings_shows_each_parts_curves(tmp_path, run):
     assert re.findall(r"<summary>(.+?)</summary>", page(tmp_path)) == ["dpo", "variants/dpo_k1"]
 
 
+def test_two_trainings_in_one_file_are_two_curves_and_totals_are_none():
+    rows = [{"step": s, "loss": float(s)} for s in (1, 2, 3, 1, 2, 3)] + [{"step": 3, "train_loss": 1.0}]
+    curves = report.families(rows)
+    assert curves == {"loss": {"loss": [(1, 1), (2, 2), (3, 3)], "loss (2)": [(1, 1), (2, 2), (3, 3)]}}
+
+
 def test_command_line_names_a_folder_that_is_not_there(tmp_path, capsys):
     assert report.main([str(tmp_path / "absent")]) == 2
     assert "no such run folder" in capsys.readouterr().out

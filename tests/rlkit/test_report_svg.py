@@ -61,3 +61,15 @@ def test_interval_chart_prints_values_and_whiskers():
 @pytest.mark.parametrize(("value", "text"), [(0, "0"), (12_000, "12k"), (0.25, "0.25"), (-1500, "−1,500")])
 def test_axis_numbers(value, text):
     assert axis_number(value) == text
+
+
+@pytest.mark.parametrize("values", [[0.0, 0.0], [99.0, 100.0], [3.0, 97.0], [99.2, 99.4]])
+def test_interval_axis_of_a_percentage_stays_in_0_to_100(values):
+    rows = [(str(value), str(value), value, None, None) for value in values]
+    document = minidom.parseString(interval_chart(rows, title="x", bounds=(0, 100)))
+    texts = [
+        text.firstChild.data for text in document.getElementsByTagName("text") if text.hasAttribute("fill-opacity")
+    ]
+    assert all(0 <= float(text) <= 100 for text in texts)
+    circles = [float(circle.getAttribute("cx")) for circle in document.getElementsByTagName("circle")]
+    assert all(200 < x <= 900 for x in circles)

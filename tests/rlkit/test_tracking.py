@@ -13,7 +13,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from rlkit.film_strip import film_strip, save
 from rlkit.progress import Progress
 from rlkit.run_folder import RunFolder
-from rlkit.tracking import Null, attach, for_transformers, logged_in, open_tracker
+from rlkit.tracking import Null, Tracker, attach, for_transformers, logged_in, open_tracker
 
 
 def lines(path):
@@ -99,6 +99,22 @@ def test_trainer_logs_reach_the_folder_and_the_panel_and_nothing_else_is_printed
     captured = capsys.readouterr()
     assert "loss" not in captured.out and "it/s" not in captured.err
     assert not any(isinstance(callback, PrinterCallback) for callback in trainer.callback_handler.callbacks)
+
+
+def test_a_part_of_a_run_logs_into_its_own_folder_under_its_own_name(tmp_path, console):
+    heard = []
+
+    class Listener(Null):
+        def log(self, metrics, step):
+            heard.append((metrics, step))
+
+    run = RunFolder(tmp_path)
+    tracker = Tracker(run, Listener())
+    tracker.log({"loss": 2.0}, 1)
+    tracker.part("dpo_k1", run.part("variants/dpo_k1")).log({"loss": 1.0}, 1)
+    assert lines(tmp_path / "metrics.jsonl") == [{"step": 1, "loss": 2.0}]
+    assert lines(tmp_path / "variants/dpo_k1/metrics.jsonl") == [{"step": 1, "loss": 1.0}]
+    assert heard == [({"loss": 2.0}, 1), ({"dpo_k1/loss": 1.0}, 1)]
 
 
 def test_samples_go_into_the_folder(tmp_path, console):
