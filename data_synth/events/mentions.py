@@ -121,7 +121,7 @@ def _swap_predicates(
         return None
     (order_a, a), (order_b, b) = _inner_order(a), _inner_order(b)
     if second_subject:
-        a, b = agree(a, number(second_subject)), agree(b, number(first_subject))
+        a, b = agree(a, _number_said(b, second_subject)), agree(b, _number_said(a, first_subject))
     elif _tag(a) != _tag(b):
         return None
     if a is None or b is None:
@@ -132,6 +132,11 @@ def _swap_predicates(
     a, b = moved
     second_slot = f"{second_subject} {order_b}{a}" if second_subject else order_b + a
     return f"{first_subject} {order_a}{b}", recase(second_slot, second, context)
+
+
+def _number_said(predicate: str, noun_phrase: str) -> str:
+    """The number that the writer gave a subject by the verb ("a group of girls dance"); by its form where that is open."""
+    return {"third": "sg", "base": "pl"}.get(_tag(predicate)) or number(noun_phrase)
 
 
 def _inner_order(predicate: str) -> tuple[str, str]:

@@ -2,8 +2,10 @@
 
 import re
 
+from data_synth.events.mentions_zh import subject
 from data_synth.events.types import AFTER, BEFORE, SIMULTANEOUS, UNKNOWN, Caption
 
+_COUNTED = re.compile(r"[一二两三几那这][个只条块把张本杯瓶根颗件辆份片盆盘碗袋盒束朵台支枚][\u3400-\u9fff]{1,2}")
 _STOP = set(
     """a an the this that these those his her its their he she it they we him them is are was were be been being to of in on at with
     and then next finally after before while as one another first later so from by for into onto two some again own it's""".split()
@@ -13,7 +15,9 @@ _STOP = set(
 def content_words(text: str, language: str) -> frozenset[str]:
     """Stems of the content words (English) or the character bigrams (Chinese): what identifies an event after an edit."""
     if language == "zh":
-        body = re.sub(r"[^\u3400-\u9fff]|[了着过地的得他她它们个只]", "", text)
+        who = subject(text)
+        body = _COUNTED.sub("", text[len(who) :]) or text  # who and what may have been traded for 他 and 它
+        body = re.sub(r"[^\u3400-\u9fff]|[了着过地的得他她它们个只把完先再就又便]|开始", "", body)
         return frozenset(body[i : i + 2] for i in range(max(len(body) - 1, 1))) if body else frozenset()
     found = re.findall(r"[a-z]+(?:['-][a-z]+)*|\d+", text.lower())
     return frozenset(re.sub(r"(?:ing|ed|es|s|e)$", "", w) if len(w) > 3 else w for w in found if w not in _STOP)

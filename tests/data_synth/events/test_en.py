@@ -1,0 +1,130 @@
+"""English: clauses, verbs, subjects, and the relations of connectives."""
+
+import pytest
+
+from data_synth.events import AFTER, BEFORE, SIMULTANEOUS, UNKNOWN, detect_language, parse, with_events
+from data_synth.events.en import split_sentences
+from data_synth.events.mentions import agree, same_referent, swap
+from data_synth.events.narrative import overlap_risk
+
+
+@pytest.mark.parametrize(
+    ("caption", "events"),
+    [
+        (
+            "A man picks up a ball and then throws it before he walks away.",
+            ["A man picks up a ball", "throws it", "he walks away"],
+        ),
+        ("She mixes the eggs, adds sugar, and bakes the cake.", ["She mixes the eggs", "adds sugar", "bakes the cake"]),
+        ("After washing the car, she dries it while a dog barks.", ["washing the car", "she dries it", "a dog barks"]),
+        ("A woman is talking holding a paddle.", ["A woman is talking holding a paddle"]),
+        ("First, a man sings. Next, he bows.", ["a man sings", "he bows"]),
+    ],
+)
+def test_events_are_clauses_with_a_verb(caption, events):
+    parsed = parse(caption)
+    assert [e.text for e in parsed.events] == events
+    assert all(caption[e.start : e.end] == e.text for e in parsed.events)
+
+
+@pytest.mark.parametrize(
+    ("caption", "kind"),
+    [
+        ("A man sings. Then a dog barks.", BEFORE),
+        ("A man sings before a dog barks.", BEFORE),
+        ("A man sings after a dog barks.", AFTER),
+        ("After a dog barks, a man sings.", BEFORE),
+        ("Before a dog barks, a man sings.", AFTER),
+        ("A man sings while a dog barks.", SIMULTANEOUS),
+        ("As a man sings, a dog barks.", SIMULTANEOUS),
+        ("A man sings. Meanwhile, a dog barks.", SIMULTANEOUS),
+        ("A man sings and a dog barks.", UNKNOWN),
+        ("A man sings. A dog barks.", UNKNOWN),
+        ("A man sits down. First, he reads a book.", UNKNOWN),
+    ],
+)
+def test_relation(caption, kind):
+    assert parse(caption).relation(0, 1).kind == kind
+
+
+@pytest.mark.parametrize("text", ["Mr. Smith sings.", "He runs 3.5 miles.", "The U.S. flag waves."])
+def test_a_point_inside_is_no_sentence_end(text):
+    assert len(split_sentences(text)) == 1
+
+
+def test_the_meaning_carrying_verb_is_named():
+    assert [parse(t).events[0].verb for t in ("The man begins pushing it.", "He is seen holding a rope.")] == [
+        "push",
+        "hold",
+    ]
+
+
+def test_states_are_marked():
+    assert parse("A man is standing in a room.").events[0].stative
+    assert not parse("A man stands up.").events[0].stative
+
+
+def test_rules_are_named():
+    assert parse("A man sings.").parser == "rules"
+
+
+def test_spacy_is_optional():
+    assert parse("A man sings. Then a dog barks.", parser="spacy").parser in {"rules", "spacy"}
+
+
+def test_language():
+    assert (detect_language("A man sings."), detect_language("他在唱歌")) == ("en", "zh")
+
+
+def test_given_events_are_trimmed_to_the_event():
+    caption = with_events("A man sings. Then a dog barks.", [(0, 12), (13, 30)])
+    assert [e.text for e in caption.events] == ["A man sings", "a dog barks"]
+    assert caption.relation(0, 1).cue == "given"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ("A group of girls dance", "They bow", ("A group of girls bow", "They dance")),
+        ("The man is running", "He jumps", ("The man jumps", "He is running")),
+        ("A man throws a ball", "a dog catches the ball", ("A dog catches a ball", "a man throws the ball")),
+        ("The man runs", "he then jumps", ("The man jumps", "he then runs")),
+    ],
+)
+def test_mentions_move(first, second, expected):
+    assert swap(first, second) == expected
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("A dog barks", "He walks away with it"),
+        ("The crowd cheers", "Another man jumps"),
+        ("The crowd cheers", "He jumps"),
+        ("A man sings", "He continues to sing"),
+    ],
+)
+def test_nothing_dangles(first, second):
+    assert swap(first, second) is None
+
+
+def test_a_pronoun_known_from_before_may_move():
+    assert swap("The crowd cheers", "He jumps", before="A man runs.") == ("He jumps", "The crowd cheers")
+
+
+def test_verbs_agree():
+    assert (agree("are dancing and smile", "sg"), agree("walks and sits", "pl")) == (
+        "is dancing and smiles",
+        "walk and sit",
+    )
+
+
+def test_referents():
+    assert same_referent("A man in a hat", "He") and same_referent("a red ball", "the ball")
+    assert not same_referent("A woman", "He") and not same_referent("A man", "a man in red")
+
+
+def test_a_connective_lowers_the_risk_of_overlap():
+    story = ["A man walks in.", "He sits down.", "{}he eats an apple.", "The end."]
+    with_then = [s.format("Then ") for s in story]
+    assert overlap_risk(with_then, 1) < overlap_risk([s.format("") for s in story], 1)
