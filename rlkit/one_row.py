@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from rlkit import row_attention
 from rlkit.errors import ModelError
 from rlkit.models import Captioner, family_module
 from rlkit.rows import ROW_KEYS
@@ -93,29 +94,14 @@ def media(batch: Batch) -> Batch:
 
 
 def attention_mask(captioner: Captioner, batch: Batch):
-    """Causal within the prompt, and from each answer to the prompt and itself: bool [B, 1, L, L], True = attend."""
+    """The mask of a batch in the form that the model's attention takes; see rlkit/row_attention.py."""
     kind = captioner.base.config.get_text_config()._attn_implementation
-    segments = batch["segments"]
     if kind == "flex_attention":
-        return block_mask(segments)
-    place = torch.arange(segments.shape[1], device=segments.device)
-    mask = (place[:, None] >= place) & ((segments[:, None] == 0) | (segments[:, :, None] == segments[:, None]))
-    mask = mask[:, None]
-    if kind == "eager":  # eager adds the mask to the scores
-        dtype = captioner.base.dtype
-        mask = torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
-    return mask
-
-
-def block_mask(segments: Tensor):
-    """The same mask for FlexAttention, which skips the blocks between answers."""
-    from torch.nn.attention.flex_attention import create_block_mask
-
-    def attends(b, h, q, k):
-        return (q >= k) & ((segments[b, k] == 0) | (segments[b, q] == segments[b, k]))
-
-    size, length = segments.shape
-    return create_block_mask(attends, size, None, length, length, device=segments.device)
+        return row_attention.block_mask(batch["segments"])
+    if kind == row_attention.NAME:
+        return row_attention.dense_mask(batch["segments"], start=int(batch["prompt_lengths"].min()))
+    mask = row_attention.dense_mask(batch["segments"])
+    return row_attention.additive(mask, captioner.base.dtype) if kind == "eager" else mask
 
 
 def sharing_ratio(batch: Batch) -> float:

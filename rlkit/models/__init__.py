@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from rlkit import row_attention
 from rlkit.errors import ModelError
 
 if TYPE_CHECKING:
@@ -75,9 +76,14 @@ def load(model: "Model", *, texts: "Iterable[str]" = (), seed: int = 0) -> Capti
             raise ModelError("model.id and model.init are both null; give a hub id, a folder or a tiny family.")
         network, processor = tiny.build(model.init, texts, seed=seed)
         network = network.to(getattr(torch, model.dtype))
-        network.set_attn_implementation(model.attn_implementation)
     else:
         network, processor = _from_pretrained(model)
+    if model.attn_implementation == "flex_attention":
+        # transformers 5.23 lists no flex_attention for the Qwen-VL classes, but their language models take it as any
+        # other; the towers keep sdpa, which they run clip by clip.
+        network.config.get_text_config()._attn_implementation = "flex_attention"
+    elif model.id is None:
+        network.set_attn_implementation(model.attn_implementation)
     return prepare(network, processor, vision=model.vision, sharing=model.sharing, lora=model.lora)
 
 
@@ -103,6 +109,9 @@ def prepare(model: nn.Module, processor, *, vision: str = "full", sharing: str =
         raise ModelError(f"model.sharing is on, but {obstacle}; use sharing: auto for separate rows.")
     if sharing == "off":
         obstacle = "model.sharing is off"
+    text = model.config.get_text_config()
+    if not obstacle and text._attn_implementation == "sdpa":
+        text._attn_implementation = row_attention.NAME  # sdpa, but for the rows that this package builds
     reason = obstacle or f"{family}: one row per clip, all answers share its prefix"
     return Captioner(model, processor, family, not obstacle, reason, vision)
 
@@ -120,7 +129,7 @@ def obstacle_to_sharing(model: nn.Module, family: str, *, lora_dropout: float = 
     if family_module(family).__name__.endswith(".other"):
         return f"rlkit has no file for the family {family!r} and does not know its positions"
     attention = text._attn_implementation
-    if attention not in ("sdpa", "eager", "flex_attention"):
+    if attention not in ("sdpa", "eager", "flex_attention", row_attention.NAME):
         return f"attn_implementation {attention} takes no mask with several answers in a row; sdpa does"
     if attention == "flex_attention" and not torch.cuda.is_available():
         return "flex_attention has no backward pass without CUDA; sdpa does"
@@ -139,7 +148,8 @@ def _from_pretrained(model: "Model"):
         from peft import PeftConfig, PeftModel
 
         source = PeftConfig.from_pretrained(model.id).base_model_name_or_path
-    options = {"dtype": getattr(torch, model.dtype), "attn_implementation": model.attn_implementation}
+    attention = "sdpa" if model.attn_implementation == "flex_attention" else model.attn_implementation
+    options = {"dtype": getattr(torch, model.dtype), "attn_implementation": attention}
     revision = {} if adapter or model.revision is None else {"revision": model.revision}
     try:
         network = AutoModelForImageTextToText.from_pretrained(source, **options, **revision)

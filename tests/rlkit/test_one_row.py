@@ -56,16 +56,39 @@ def test_text_only_rows_equal_separate_rows(tiny_captioner, make_record):
     torch.testing.assert_close(ours, separate, rtol=1e-5, atol=0)
 
 
-def test_eager_attention_gives_the_same(tiny_captioner, batch_of):
+@pytest.fixture
+def text_attention(tiny_captioner):
+    """Switch the language model's attention for one test."""
+    text = tiny_captioner("qwen2_5_vl").base.config.text_config
+    before = text._attn_implementation
+
+    def switch(name):
+        text._attn_implementation = name
+
+    yield switch
+    text._attn_implementation = before
+
+
+@pytest.mark.parametrize("name", ["sdpa", "eager"])
+def test_other_attentions_give_the_same(tiny_captioner, batch_of, text_attention, name):
     captioner = tiny_captioner("qwen2_5_vl")
     batch = batch_of(captioner, 2)
-    sdpa, mask = one_row.log_probs(captioner, batch)
-    captioner.model.set_attn_implementation("eager")
-    try:
-        eager, _ = one_row.log_probs(captioner, batch)
-    finally:
-        captioner.model.set_attn_implementation("sdpa")
-    torch.testing.assert_close(eager[mask], sdpa[mask], rtol=1e-4, atol=1e-5)
+    ours, mask = one_row.log_probs(captioner, batch)
+    text_attention(name)
+    other, _ = one_row.log_probs(captioner, batch)
+    torch.testing.assert_close(other[mask], ours[mask], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_flex_attention_gives_the_same(tiny_captioner, batch_of, text_attention):
+    """Forward only: without CUDA it has no backward pass. Compiling takes half a minute."""
+    captioner = tiny_captioner("qwen2_5_vl")
+    batch = batch_of(captioner, 2)
+    with torch.no_grad():
+        ours, mask = one_row.log_probs(captioner, batch)
+        text_attention("flex_attention")
+        flex, _ = one_row.log_probs(captioner, batch)
+    torch.testing.assert_close(flex[mask], ours[mask], rtol=1e-4, atol=1e-5)
 
 
 def test_an_answer_does_not_see_the_others(tiny_captioner, batch_of):
@@ -78,14 +101,23 @@ def test_an_answer_does_not_see_the_others(tiny_captioner, batch_of):
     torch.testing.assert_close(after[:, [0, 2]][mask[:, [0, 2]]], before[:, [0, 2]][mask[:, [0, 2]]], rtol=1e-5, atol=0)
 
 
-def test_block_mask_is_the_dense_mask(tiny_captioner, batch_of):
+def test_gradient_checkpointing_gives_the_same_gradient(tiny_captioner, batch_of):
+    """The forward is run again during backward, outside the call that built the mask."""
     captioner = tiny_captioner("qwen2_5_vl")
-    batch = batch_of(captioner, 2)
-    dense = one_row.attention_mask(captioner, batch)
-    mod = one_row.block_mask(batch["segments"]).mask_mod
-    place = torch.arange(dense.shape[-1])
-    for row in range(len(dense)):
-        assert torch.equal(mod(row, 0, place[:, None], place[None, :]), dense[row, 0])
+    batch, gradients = batch_of(captioner, 2), []
+    captioner.model.train()
+    for checkpointing in (False, True):
+        captioner.model.zero_grad()
+        if checkpointing:
+            captioner.model.gradient_checkpointing_enable({"use_reentrant": False})
+        try:
+            log_probs, mask = one_row.log_probs(captioner, batch)
+            log_probs[mask].sum().backward()
+        finally:
+            captioner.model.gradient_checkpointing_disable()
+        gradients.append(gradient(captioner.model))
+    captioner.model.eval()
+    assert (gradients[0] - gradients[1]).norm() <= 1e-6 * gradients[0].norm()
 
 
 # ---- the known wrong ways -------------------------------------------------------------------------------------------

@@ -1,0 +1,224 @@
+"""One training step of DPO with reference: ours against trl.DPOTrainer's own training_step, in one process.
+
+Same tiny Qwen2.5-VL with all weights trained, same pixels (one picture of 961 tokens), same captions of about 64
+tokens, fp32, no gradient checkpointing on either side. TRL computes its reference in every step, since it refuses to
+precompute it for pictures; ours looks it up in the cache that `rlkit.reference` fills once. With K negatives TRL takes
+K pairs, one after the other. Also timed: ours with the reference computed in the step, and our own step on separate
+rows, whose ratio to one row is compared with the ratio of token counts, (K+1)(P+R) / (P+(K+1)R).
+
+Memory is measured in one process each: resident set at its highest during a step, less that before it, where the
+model, TRL's reference copy and the libraries are already loaded. TRL holds one pair at a time.
+
+    python tests/bench/dpo_step.py [--repetitions 5] [--threads 2]
+"""
+
+import argparse
+import gc
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("ACCELERATE_LOG_LEVEL", "error")
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor, logging
+
+from rlkit import losses, one_row, reference, rows
+from rlkit.models import prepare, tiny
+
+SIDE = 868  # 31 x 31 merged patches of 28 pixels = 961 tokens
+BETA = 0.1
+WORDS = "a red blue green circle square star moves left right spins grows then finally slowly".split()
+
+
+def caption(seed: int) -> str:
+    """About 64 tokens of nonsense."""
+    return " ".join(np.random.default_rng(seed).choice(WORDS, 62)) + "."
+
+
+def turns(role: str, *parts: dict) -> list[dict]:
+    return [{"role": role, "content": list(parts)}]
+
+
+def text(words: str) -> dict:
+    return {"type": "text", "text": words}
+
+
+def record(k: int) -> dict:
+    """One picture, one chosen caption, K rejected ones."""
+    return {
+        "prompt": turns("user", {"type": "image"}, text("Describe the picture.")),
+        "chosen": turns("assistant", text(caption(0))),
+        "rejected": [turns("assistant", text(caption(1 + number))) for number in range(k)],
+    }
+
+
+def picture() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8))
+
+
+def save_model(folder: Path) -> None:
+    sizes = {"hidden_size": 256, "num_layers": 10, "num_heads": 8, "vision_hidden_size": 64, "vision_depth": 2}
+    texts = [caption(seed) for seed in range(20)] + ["Describe the picture."]
+    model, processor = tiny.build("qwen2_5_vl", texts, frame_size=SIDE, **sizes)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def our_step(folder: Path, k: int, mode: str):
+    """A function that makes one step and returns (loss, rows.collate's batch); mode: cached, uncached or separate."""
+    model, processor = AutoModelForImageTextToText.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    captioner = prepare(model.train(), processor, sharing="off" if mode == "separate" else "on")
+    example = rows.encode(captioner, record(k), images=[picture()], positions=True)
+    kept = reference.precompute(captioner, [example], folder / f"reference-{k}", data=f"{k}", num_checked=0)
+    batch = rows.collate([example])
+
+    def step():
+        model.zero_grad()
+        if mode == "uncached":
+            with reference.reference_mode(captioner):
+                ref_log_probs, _ = one_row.log_probs(captioner, batch)
+        else:
+            ref_log_probs = kept.lookup(batch)
+        log_probs, mask = one_row.log_probs(captioner, batch)
+        options = losses.Options(beta=BETA)
+        loss, _ = losses.preference_loss(log_probs, ref_log_probs, mask, types={"sigmoid": 1.0}, options=options)
+        loss.mean().backward()
+        return float(loss.mean()), batch
+
+    return step
+
+
+def trl_step(folder: Path, k: int):
+    """A function that makes TRL's training_step on each of K pairs."""
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    one = record(k)
+    pairs = {
+        "images": [[picture()]] * k,
+        "prompt": [one["prompt"]] * k,
+        "chosen": [one["chosen"]] * k,
+        "rejected": one["rejected"],
+    }
+    arguments = DPOConfig(
+        output_dir=str(folder / "trl"), max_length=None, beta=BETA, per_device_train_batch_size=1,
+        gradient_accumulation_steps=k, gradient_checkpointing=False, report_to=[], use_cpu=True, bf16=False,
+        seed=0, dataloader_pin_memory=False,
+    )  # fmt: skip
+    processor = AutoProcessor.from_pretrained(folder)
+    model = AutoModelForImageTextToText.from_pretrained(folder)
+    trainer = DPOTrainer(model, args=arguments, train_dataset=Dataset.from_dict(pairs), processing_class=processor)
+    trainer.current_gradient_accumulation_steps = k
+    batches = list(trainer.get_train_dataloader())
+
+    def step():
+        trainer.model.zero_grad()
+        return sum(float(trainer.training_step(trainer.model, dict(batch))) for batch in batches), None
+
+    return step
+
+
+def timed(steps: dict, repetitions: int) -> tuple[dict, dict]:
+    """Median wall and CPU seconds of each step, alternating, after one warm-up."""
+    for step in steps.values():
+        step()
+    wall, cpu = {name: [] for name in steps}, {name: [] for name in steps}
+    for _ in range(repetitions):
+        for name, step in steps.items():
+            gc.collect()
+            began, began_cpu = time.perf_counter(), time.process_time()
+            step()
+            wall[name].append(time.perf_counter() - began)
+            cpu[name].append(time.process_time() - began_cpu)
+    return tuple({name: statistics.median(values) for name, values in table.items()} for table in (wall, cpu))
+
+
+def peak_mib(folder: Path, name: str, k: int, threads: int) -> float:
+    """Peak resident set of one step above what was resident before it, in a process of its own."""
+    command = [sys.executable, __file__, "--measure", name, "--k", str(k), "--folder", str(folder)]
+    # glibc keeps freed blocks below 32 MiB; with a fixed threshold the resident set is what is really in use.
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    command += ["--threads", str(threads)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return float(done.stdout.split()[-1])
+
+
+def measure(folder: Path, name: str, k: int) -> float:
+    step = trl_step(folder, k) if name == "trl" else our_step(folder, k, name)
+    gc.collect()
+    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    step()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / 2**20
+
+
+def case(folder: Path, k: int, repetitions: int, threads: int) -> dict:
+    """One line of the result."""
+    names = ("cached", "uncached", "separate")
+    steps = {name: our_step(folder, k, name) for name in names} | {"trl": trl_step(folder, k)}
+    loss, batch = steps["cached"]()
+    trl_loss, _ = steps["trl"]()
+    if abs(loss - trl_loss) > 1e-4:
+        raise SystemExit(
+            f"k={k}: our loss is {loss}, TRL's is {trl_loss}; the steps differ and no time means anything."
+        )
+    wall, cpu = timed(steps, repetitions)
+    prompt, answers = int(batch["prompt_lengths"]), batch["answer_lengths"].sum().item()
+    ceiling = ((k + 1) * prompt + answers) / (prompt + answers)
+    ours_peak, peer_peak = (peak_mib(folder, name, k, threads) for name in ("cached", "trl"))
+    return {
+        "case": f"k={k}",
+        "ours_s": round(wall["cached"], 4),
+        "peer_s": round(wall["trl"], 4),
+        "ratio": round(wall["trl"] / wall["cached"], 2),
+        "ratio_cpu_time": round(cpu["trl"] / cpu["cached"], 2),
+        "ratio_reference_in_step": round(wall["trl"] / wall["uncached"], 2),
+        "ours_peak_mib": round(ours_peak, 1),
+        "peer_peak_mib": round(peer_peak, 1),
+        "peak_share": round(ours_peak / peer_peak, 3),
+        "separate_s": round(wall["separate"], 4),
+        "token_ceiling": round(ceiling, 3),
+        "share_of_token_ceiling": round(wall["separate"] / wall["cached"] / ceiling, 3),
+        "prompt_tokens": prompt,
+        "answer_tokens": answers,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--measure", choices=["cached", "uncached", "trl"], help=argparse.SUPPRESS)
+    parser.add_argument("--k", type=int, default=1, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    if arguments.measure:
+        print(measure(arguments.folder, arguments.measure, arguments.k))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(Path(folder))
+        cases = [case(Path(folder), k, arguments.repetitions, arguments.threads) for k in (1, 4)]
+    for result in cases:
+        print(
+            f"{result['case']}: ours {result['ours_s']:.3f} s, TRL {result['peer_s']:.3f} s, {result['ratio']:.1f}x "
+            f"({result['ratio_reference_in_step']:.1f}x with the reference in the step); peak memory "
+            f"{result['ours_peak_mib']:.0f} of {result['peer_peak_mib']:.0f} MiB; "
+            f"{result['share_of_token_ceiling']:.0%} of the token ceiling {result['token_ceiling']:.2f}"
+        )
+    print(json.dumps({"bench": "dpo_step", "cases": cases}))
+
+
+if __name__ == "__main__":
+    main()
