@@ -31,7 +31,6 @@ data
   negatives CAPTIONS        wrong captions from true ones, as a file
   audit PAIRS               can chosen and rejected be told apart without the clip?
   data export PAIRS         rows for TRL, ms-swift, LLaMA-Factory
-  review PAIRS              a page to judge pairs by eye
 
 rlkit VERB --help has an example for each."""
 
@@ -40,7 +39,6 @@ ELSEWHERE = {
     "report": ("rlkit.report", "a run folder, for example runs/dpo_caption"),
     "negatives": ("data_synth.negatives.cli", "a JSONL file of captions"),
     "audit": ("data_synth.audit", "a folder or parquet file of pairs"),
-    "review": ("rlkit.review", "a folder or parquet file of pairs"),
     "data": ("rlkit.export", ""),
 }
 """Verbs whose file has a `main(argv)` of its own, and what their first argument must be."""
@@ -194,7 +192,7 @@ def ls(argv: list[str]) -> int:
         print(f"no {given.what} here")
     width = max((len(name) for name, _ in rows), default=0)
     for name, text in rows:
-        print(f"{name:<{width}}  {text}")
+        print(f"{name:<{width}}  " + text.replace("\n", f"\n{'':<{width}}  "))
     return 0
 
 

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from rlkit import plugins
-from rlkit.errors import RecipeError
+from rlkit.errors import RecipeError, RunFolderError
 from rlkit.keys import Key, all_keys, describe, suggestion
 from rlkit.recipe import ALGORITHM, FAMILY, NEGATIVE, NO_DEFAULT, REWARD, LossName
+from rlkit.recipe_file import as_dict, load
 from rlkit.recipe_text import FOOTER, HEADER, is_launchable
+from rlkit.run_folder import flat, lock
 
 KINDS = {"algorithms": ALGORITHM, "negatives": NEGATIVE, "models": FAMILY, "rewards": REWARD}
 
@@ -42,16 +44,20 @@ def recipe_files() -> list[Path]:
 
 
 def _comment(path: Path) -> str:
-    """The comment lines above a recipe, as one."""
+    """The first two comment lines above a recipe: what it is, and how long it takes where."""
     lines = path.read_text(encoding="utf-8").splitlines()
     head = [line for line in lines[: lines.index(HEADER) if HEADER in lines else 1] if line.startswith("#")]
-    return " ".join(line.lstrip("#! ").strip() for line in head[:2])
+    return "\n".join(line.lstrip("#! ").strip() for line in head[:2])
 
 
 def _run_line(folder: Path) -> str:
     results = folder / "results.json"
     if results.is_file() and json.loads(results.read_text(encoding="utf-8")).get("complete"):
         return "finished"
+    try:
+        lock(folder).close()
+    except RunFolderError:
+        return "running"
     checkpoints = sorted(int(path.name.rpartition("-")[2]) for path in folder.glob("checkpoints/checkpoint-*"))
     return f"stopped after step {checkpoints[-1]}" if checkpoints else "not finished"
 
@@ -144,9 +150,6 @@ def _default(value: Any) -> str:
 
 def run_differences(first: Path, second: Path) -> list[str]:
     """Lines that say which keys and which results differ between two run folders."""
-    from rlkit.recipe_file import as_dict, load
-    from rlkit.run_folder import flat
-
     one, two = (flat(as_dict(load(folder / "recipe.yaml"))) for folder in (first, second))
     keys = [key for key in one | two if one.get(key) != two.get(key)]
     lines = [f"{key}: {json.dumps(one.get(key))} | {json.dumps(two.get(key))}" for key in keys]

@@ -74,8 +74,6 @@ def _run_step(step: Step, last: bool) -> RunFolder:
     if state == "finished":
         return folder
     held = lock(step.out) if folder.main else None
-    if folder.last_checkpoint() is None:
-        folder.resume_at(None)
     settle(step)
     plugins.load(ALGORITHM, step.recipe.algorithm)(step.recipe, folder)
     _free()

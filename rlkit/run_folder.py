@@ -83,7 +83,8 @@ class RunFolder:
         return [line for line, _ in _whole_lines(path)] if path.is_file() else []
 
     def resume_at(self, step: int | None) -> None:
-        """Drop the lines after `step`, which will be logged again; None drops all. Call when training starts."""
+        """Drop the lines after `step`, which will be logged again; None drops all. An algorithm calls this before it
+        trains, with the step of its checkpoint."""
         path = self.path / "metrics.jsonl"
         if not self.main or not path.is_file():
             return
