@@ -137,7 +137,7 @@ def check(argv: list[str]) -> int:
     parser.add_argument("recipe", type=Path)
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("--repair", action="store_true", help="add the two lines that make plain YAML launchable")
-    given = parser.parse_args(argv)
+    given = parser.parse_intermixed_args(argv)
     from rlkit import recipe_file, recipe_text
     from rlkit.plugins import is_path, shown_path
 
@@ -173,7 +173,7 @@ def plan(argv: list[str]) -> int:
     parser.add_argument("--memory-gib", type=float, help="memory per device (default: that of the device here)")
     parser.add_argument("--rows-per-step", type=int, help="rows per optimiser step the run must have, in total")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
-    given = parser.parse_args(argv)
+    given = parser.parse_intermixed_args(argv)
     from rlkit.plan import main as show_plan
 
     return show_plan(given)
@@ -184,7 +184,7 @@ def ls(argv: list[str]) -> int:
     parser = _parser("ls", "rlkit ls negatives")
     kinds = ["recipes", "runs", "algorithms", "negatives", "losses", "models", "rewards"]
     parser.add_argument("what", nargs="?", default="recipes", choices=kinds)
-    given = parser.parse_args(argv)
+    given = parser.parse_intermixed_args(argv)
     from rlkit import listing
 
     rows = listing.rows(given.what)
@@ -201,7 +201,7 @@ def new(argv: list[str]) -> int:
     parser = _parser("new", "rlkit new dpo_caption mine.yaml")
     parser.add_argument("name", help="a recipe of `rlkit ls`, or the path of one")
     parser.add_argument("file", type=Path, help="where to; an existing file is never overwritten")
-    given = parser.parse_args(argv)
+    given = parser.parse_intermixed_args(argv)
     from rlkit import listing
 
     listing.copy_recipe(given.name, given.file)
@@ -216,7 +216,7 @@ def run(argv: list[str]) -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("--config", help="accelerate config: a path, or a name in accelerate_configs such as ddp")
     parser.add_argument("--processes", type=int, help="one per GPU")
-    given = parser.parse_args(argv)
+    given = parser.parse_intermixed_args(argv)
     from rlkit import recipe_file
     from rlkit.launch import launch
 
@@ -228,7 +228,7 @@ def help_(argv: list[str]) -> int:
     """The reference of keys, from the docstrings of recipe.py."""
     parser = _parser("help", "rlkit help train.learning_rate    (or: rlkit help train, rlkit help learning_rate)")
     parser.add_argument("key", nargs="?", default="")
-    given = parser.parse_args(argv)
+    given = parser.parse_intermixed_args(argv)
     from rlkit import listing
 
     print(listing.reference(given.key))
@@ -239,7 +239,7 @@ def doctor(argv: list[str]) -> int:
     """What this machine has and lacks."""
     parser = _parser("doctor", "rlkit doctor")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the list")
-    given = parser.parse_args(argv)
+    given = parser.parse_intermixed_args(argv)
     from rlkit.doctor import main as examine
 
     return examine(given.json)
@@ -250,7 +250,7 @@ def diff(argv: list[str]) -> int:
     parser = _parser("diff", "rlkit diff runs/dpo_caption runs/dpo_caption_k1")
     parser.add_argument("first", type=Path)
     parser.add_argument("second", type=Path)
-    given = parser.parse_args(argv)
+    given = parser.parse_intermixed_args(argv)
     for folder in (given.first, given.second):
         if not (folder / "recipe.yaml").is_file():
             raise usage(f"rlkit diff: {folder} is no run folder (it has no recipe.yaml).")

@@ -23,14 +23,18 @@ def launch(recipe: Path, overrides: Sequence[str], config: str | None, processes
 
 def command(recipe: Path, overrides: Sequence[str], config: str | None, processes: int | None) -> list[str]:
     """The command line of `accelerate launch`. Recipes are read as data (`-m rlkit`), so plain YAML works too."""
+    tail = ["-m", "rlkit", str(recipe), *overrides]
+    several = processes is not None and processes > 1
+    if several and config is None and not _has_gpus():  # accelerate starts several CPU processes through MPI only
+        return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *tail]
     start = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
     if config is not None:
         start += ["--config_file", str(find_config(config))]
+    elif not _own_default().is_file():
+        start += DEFAULTS + ([] if processes is not None else ["--num_processes", "1"])
     if processes is not None:
-        start += ["--num_processes", str(processes), *(["--multi_gpu"] if processes > 1 and _has_gpus() else [])]
-    if config is None and not _own_default().is_file():
-        start += ([] if processes is not None else ["--num_processes", "1"]) + DEFAULTS
-    return [*start, "-m", "rlkit", str(recipe), *overrides]
+        start += ["--num_processes", str(processes), *(["--multi_gpu"] if several else [])]
+    return [*start, *tail]
 
 
 def find_config(name: str) -> Path:

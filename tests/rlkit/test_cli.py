@@ -145,6 +145,19 @@ def test_run_names_its_config(folder, monkeypatch):
     assert line[-4:] == ["-m", "rlkit", "mine.yaml", "seed=2"]
 
 
+@pytest.mark.parametrize(("gpus", "module"), [(True, "accelerate.commands.launch"), (False, "torch.distributed.run")])
+def test_several_processes(folder, monkeypatch, gpus, module):
+    monkeypatch.setattr("rlkit.launch._has_gpus", lambda: gpus)
+    line = command(Path("mine.yaml"), [], None, 2)
+    assert line[2] == module and line[-3:] == ["-m", "rlkit", "mine.yaml"]
+
+
+def test_options_and_overrides_in_any_order(folder, capsys):
+    assert rlkit("check", "seed=3", "--repair", "mine.yaml") == 2  # the first word is the recipe
+    assert rlkit("check", "mine.yaml", "--repair", "seed=3", "out=runs/other") == 0
+    assert "into runs/other" in capsys.readouterr().out
+
+
 def test_accelerate_configs_have_trls_keys():
     import trl
     import yaml
