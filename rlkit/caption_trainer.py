@@ -1,7 +1,7 @@
 """One trainer for captioners: transformers' own loop around a loss on the log-probs of one-row batches.
 
 Checked against transformers 5.23. Overrides: the loss, the batches (length-grouped), the count that accumulation
-divides by, and saving without training_args.bin, which is a pickle.
+divides by, loading a checkpoint (see there), and saving without training_args.bin, which is a pickle.
 """
 
 import time
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 
 from rlkit import one_row, rows
 from rlkit.dataset import Examples, LengthGroupedBatches
@@ -79,6 +79,20 @@ class CaptionTrainer(Trainer):
         means = {name: sum(values) / len(values) for name, values in self._metrics.items()}
         self._metrics.clear()
         super().log({**logs, **means}, start_time)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Load whole weights under the model's own names.
+
+        save_pretrained writes the published names (`visual.blocks...`) and transformers 5.23's own loading looks for
+        the module names (`model.visual.blocks...`) without being strict: it resumes from fresh weights and only warns.
+        """
+        model = self.model if model is None else model
+        whole = isinstance(model, PreTrainedModel) and not (self.is_deepspeed_enabled or self.is_fsdp_enabled)
+        if not whole:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        stored = type(model).from_pretrained(resume_from_checkpoint, dtype=model.dtype)
+        model.load_state_dict(stored.state_dict(), strict=True)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)
@@ -166,7 +180,9 @@ def train(
     clips_per_step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     progress.stage(stage, total=steps, samples_per_step=clips_per_step)
     began = time.monotonic()
-    if steps:
+    if checkpoint is not None and int(checkpoint.name.rpartition("-")[2]) >= steps:
+        trainer._load_from_checkpoint(str(checkpoint))  # transformers would take one more step
+    elif steps:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     captioner.model.eval()
     return time.monotonic() - began

@@ -118,6 +118,8 @@ class Clips:
     train: Sequence[dict[str, Any]]
     held_out: Sequence[dict[str, Any]]
     reader: Reader
+    held_out_reader: Reader
+    """Held-out clips of the world lie in a folder of their own."""
     quarantined: int = 0
 
     @property
@@ -131,10 +133,10 @@ def collect(recipe: Recipe, folder: RunFolder, progress: Progress) -> Clips:
     data = recipe.data
     if data.source == "world":
         train = world_clips(data, "train", data.num_clips, progress)
-        held_out = world_clips(
-            replace(data, num_events=[3, 3], noise=None), "test", recipe.evaluate.num_clips, progress
-        )
-        return Clips(Labelled(train, data.num_labelled), held_out, Reader(data, world_folder(data)))
+        test = replace(data, num_events=[3, 3], noise=None)
+        held_out = world_clips(test, "test", recipe.evaluate.num_clips, progress)
+        readers = Reader(data, world_folder(data)), Reader(data, world_folder(test))
+        return Clips(Labelled(train, data.num_labelled), held_out, *readers)
     rows, quarantined = folder_rows(data, folder, progress)
     if not rows:
         raise DataError(
@@ -142,7 +144,8 @@ def collect(recipe: Recipe, folder: RunFolder, progress: Progress) -> Clips:
         )
     count = min(recipe.evaluate.num_clips, len(rows) // 5)
     held_out, train = rows[:count], rows[count:]
-    return Clips(train, held_out, Reader(data, Path(data.folder), cache=Path("runs/frames")), quarantined)
+    reader = Reader(data, Path(data.folder), cache=Path("runs/frames"))
+    return Clips(train, held_out, reader, reader, quarantined)
 
 
 class Labelled(Sequence):

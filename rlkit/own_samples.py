@@ -1,5 +1,6 @@
 """The model's own captions of training clips, and who says which of them are wrong."""
 
+import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping
@@ -23,10 +24,15 @@ CHUNK = 256  # clips per file of samples: what a kill can lose
 def draw(
     captioner: Captioner, found: Clips, recipe: Recipe, folder: RunFolder, question: str, progress: Progress
 ) -> dict[str, list[str]]:
-    """`sampling.num_samples` captions of each training clip, by clip id; kept in chunks in samples/own, so that a
-    killed run goes on where it was."""
+    """`sampling.num_samples` captions of each training clip, by clip id.
+
+    Kept in chunks below samples/, so that a killed run goes on where it was; variants with the same model, clips and
+    sampling read the same chunks.
+    """
     settings = recipe.sampling
-    target = folder.samples / "own"
+    asked = [vars(recipe.model), vars(recipe.data), vars(settings), recipe.seed]
+    digest = hashlib.blake2b(json.dumps(asked, default=vars, sort_keys=True).encode(), digest_size=6).hexdigest()
+    target = folder.samples / f"own-{digest}"
     progress.stage(f"sampling {settings.num_samples} captions of {len(found.train):,} clips", total=len(found.train))
     samples: dict[str, list[str]] = {}
     for start in range(0, len(found.train), CHUNK):

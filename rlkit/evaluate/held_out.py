@@ -7,7 +7,7 @@ from typing import Any
 
 from data_synth.records import text_of
 from rlkit import compare_table, film_strip, report
-from rlkit.clips import Clips
+from rlkit.clips import Clips, Reader
 from rlkit.evaluate import intervals
 from rlkit.evaluate.captioner import HeldOut, hold_out, measure
 from rlkit.models import Captioner
@@ -34,7 +34,11 @@ class Evaluation:
         """The held-out clips as this processor encodes them; encoded once."""
         if self.held is None:
             self.held = hold_out(
-                captioner, list(self.clips.held_out), self.clips.reader, self.recipe.evaluate, self.recipe.data.language
+                captioner,
+                list(self.clips.held_out),
+                self.clips.held_out_reader,
+                self.recipe.evaluate,
+                self.recipe.data.language,
             )
         return self.held
 
@@ -113,7 +117,7 @@ class Evaluation:
             found.append(
                 {
                     "clip": row["video"],
-                    "frames": self._strip(row["video"], f"samples/strips/{row['id']}.jpg"),
+                    "frames": self._strip(self.clips.held_out_reader, row["video"], f"samples/strips/{row['id']}.jpg"),
                     "prompt": "Describe the video.",
                     "truth": row["true_caption"],
                     "captions": captions,
@@ -127,7 +131,7 @@ class Evaluation:
         video = record["videos"][0]
         return {
             "clip": video,
-            "frames": self._strip(video, f"samples/strips/pair-{number:03d}.jpg"),
+            "frames": self._strip(self.clips.reader, video, f"samples/strips/pair-{number:03d}.jpg"),
             "prompt": text_of(record["prompt"]),
             "chosen": text_of(record["chosen"]),
             "rejected": [text_of(answer) for answer in record["rejected"]],
@@ -135,10 +139,10 @@ class Evaluation:
             "margin": list(pair["margin"]),
         }
 
-    def _strip(self, video: str, name: str) -> str:
+    def _strip(self, reader: Reader, video: str, name: str) -> str:
         path = self.folder.path / name
         if not path.exists() and self.folder.main:
-            clip = self.clips.reader.whole(video)
+            clip = reader.whole(video)
             film_strip.save(film_strip.film_strip(clip.frames, clip.timestamps), path)
         return name
 

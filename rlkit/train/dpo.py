@@ -61,7 +61,7 @@ def one_system(
         return evaluation.seconds(folder)
     captioner = models.load(recipe.model, seed=recipe.seed)
     progress.note(f"{name}: {captioner.reason}")
-    shards = make_pairs(captioner, recipe, folder, found, progress)
+    shards = make_pairs(captioner, recipe, folder, evaluation.folder, found, progress)
     records = read_records(shards)
     examples = Examples(
         captioner,
@@ -94,8 +94,15 @@ def one_system(
     return seconds
 
 
-def make_pairs(captioner: Captioner, recipe: Recipe, folder: RunFolder, found: clips.Clips, progress: Progress) -> Path:
-    """pairs/ of the run folder, or the recipe's finished preference set."""
+def make_pairs(
+    captioner: Captioner,
+    recipe: Recipe,
+    folder: RunFolder,
+    run_folder: RunFolder,
+    found: clips.Clips,
+    progress: Progress,
+) -> Path:
+    """pairs/ of the system's folder, or the recipe's finished preference set; samples are the whole run's."""
     if recipe.data.source == "pairs":
         return Path(recipe.data.pairs)
     target = folder.path / "pairs"
@@ -105,7 +112,7 @@ def make_pairs(captioner: Captioner, recipe: Recipe, folder: RunFolder, found: c
     samples: dict[str, list[str]] = {}
     judge = own_samples.judge(recipe)
     if any(one.name == "own_samples" and one.weight for one in recipe.negatives):
-        samples = own_samples.draw(captioner, found, recipe, folder, question, progress)
+        samples = own_samples.draw(captioner, found, recipe, run_folder, question, progress)
     progress.stage("making preference pairs")
     labelled = found.labelled
     unlabelled = [row for row in found.train if not row.get("true_caption")] if samples else []
