@@ -36,7 +36,7 @@ SPARKS = "▁▂▃▄▅▆▇█"
 # Lines about advance in a stage without logging steps come at most this often, in seconds.
 PLAIN_EVERY = 10.0
 
-# Warnings of other libraries about what we do on purpose, or that no user can act on; each was seen in a run.
+# Warnings of other libraries about what is meant here, or that no user can act on.
 CHATTER = (
     "`use_cache=True` is incompatible with gradient checkpointing",
     "The tokenizer has new PAD/BOS/EOS tokens",
@@ -50,6 +50,7 @@ CHATTER = (
     "Torch was not compiled with flash attention",
     "The use_fast parameter is deprecated",
     "Unused or unrecognized kwargs: return_mm_token_type_ids",
+    "Setting accelerator to CPU. If you have GPU or other accelerator, we were unable to detect it.",
 )
 
 
@@ -240,8 +241,10 @@ def quiet() -> None:
         for handler in logging.getLogger(name).handlers:
             if _not_chatter not in handler.filters:
                 handler.addFilter(_not_chatter)
-    if _not_chatter not in logging.lastResort.filters:
-        logging.lastResort.addFilter(_not_chatter)
+    # DeepSpeed makes its handler when it is imported, later; a filter on its one logger is there before.
+    for filtered in (logging.lastResort, logging.getLogger("DeepSpeed")):
+        if _not_chatter not in filtered.filters:
+            filtered.addFilter(_not_chatter)
 
 
 def _not_chatter(record: logging.LogRecord) -> bool:

@@ -130,6 +130,19 @@ def test_quiet_keeps_warnings_a_user_can_act_on():
         warnings.filters[:] = kept
 
 
+def test_quiet_reaches_deepspeed_whose_handler_comes_later():
+    kept = list(warnings.filters)
+    module.quiet()
+    warnings.filters[:] = kept
+    stream, logger = io.StringIO(), logging.getLogger("DeepSpeed")
+    handler = logging.StreamHandler(stream)
+    logger.addHandler(handler)
+    logger.warning("Setting accelerator to CPU. If you have GPU or other accelerator, we were unable to detect it.")
+    logger.warning("the optimizer state does not fit")
+    logger.removeHandler(handler)
+    assert stream.getvalue() == "the optimizer state does not fit\n"
+
+
 def results():
     def interval(value):
         return {"value": value, "low": value - 0.02, "high": value + 0.02, "n": 500}
