@@ -83,11 +83,15 @@ def plan(
 ) -> dict[str, Any]:
     """The plan of one recipe as plain values. Raises PlanError for what does not divide or fit."""
     recipe = step.recipe
-    batches = batches_of(recipe, devices)
-    refuse_uneven(batches, rows_per_step)
+    batches, finished = batches_of(recipe, devices), _finished(step)
+    if not finished:
+        try:
+            refuse_uneven(batches, rows_per_step)
+        except PlanError as error:
+            raise PlanError(f"{step.name}: {error}") from None
     result: dict[str, Any] = {
         "name": step.name,
-        "finished": _finished(step),
+        "finished": finished,
         "rows": batches.rows,
         "rows_per_step": batches.rows_per_step,
         "devices": devices,
@@ -112,9 +116,10 @@ def plan(
     result["memory_gib"] = {name: round(size / GIB, 4) for name, size in memory_of(recipe, shape, row, answers).items()}
     result["disk_gib"] = round(disk_of(recipe, shape) / GIB, 3)
     result["disk_free_gib"] = round(shutil.disk_usage(_nearest(step.out)).free / GIB, 1)
-    seconds = seconds_of(shape, row, batches)
-    result["minutes"] = None if seconds is None else round(seconds / 60, 2)
-    refuse_too_big(result, recipe, memory)
+    result["systems"] = 1 + len(recipe.variants)
+    result["minutes"] = round(seconds_of(shape, row, batches) * result["systems"] / 60, 2)
+    if not finished:
+        refuse_too_big(result, recipe, memory)
     return result
 
 
@@ -245,14 +250,14 @@ def _measured(model: Any, recipe: Recipe) -> Shape:
 def tokens_per_clip(config: dict[str, Any], recipe: Recipe) -> int:
     """Vision tokens of one clip: (frames / temporal patch) x (height / patch / merge) x (width / patch / merge).
 
-    Without `frame_size` frames are taken as `max_pixels`, or 448 x 448. LLaVA-OneVision pools each frame by 2.
+    Without `frame_size` frames are taken as 448 x 448. LLaVA-OneVision pools each frame by 2.
     """
     vision = config.get("vision_config") or {}
     data = recipe.data
     frames = data.num_frames or math.ceil((data.fps or 1) * 8)  # a clip of 8 s where only fps is known
     patch = vision.get("patch_size", 14)
     if "spatial_merge_size" in vision:
-        side = data.frame_size or math.isqrt(data.max_pixels or 448 * 448)
+        side = data.frame_size or 448
         cells = max(round(side / patch / vision["spatial_merge_size"]), 1) ** 2
         return math.ceil(frames / vision.get("temporal_patch_size", 1)) * cells
     side = vision.get("image_size", 384) // patch
@@ -294,7 +299,7 @@ def disk_of(recipe: Recipe, shape: Shape) -> float:
     return kept * (weights + 2 * shape.trainable * width) + weights + clips
 
 
-def seconds_of(shape: Shape, row: int, batches: Batches) -> float | None:
+def seconds_of(shape: Shape, row: int, batches: Batches) -> float:
     """Time of the training steps: 6 operations per weight and token, 4 where the weight is frozen, at this device's
     speed."""
     size = shape.language + shape.vision
@@ -303,19 +308,24 @@ def seconds_of(shape: Shape, row: int, batches: Batches) -> float | None:
 
 
 def matmul_speed() -> float:
-    """Operations per second of a large float32 matrix product on this device, measured in a fraction of a second."""
+    """Operations per second of a float32 matrix product on this device, the best of many short ones.
+
+    On a CPU one thread is timed and multiplied: threads that wait for each other on a busy machine would say nothing.
+    """
     import torch
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    size = 4096 if device == "cuda" else 512
+    device, size = ("cuda", 4096) if torch.cuda.is_available() else ("cpu", 256)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     matrix = torch.ones(size, size, device=device)
-    best = math.inf
-    for _ in range(20):
+    best, end = math.inf, time.perf_counter() + 0.3
+    while time.perf_counter() < end:
         start = time.perf_counter()
         product = matrix @ matrix
         product[0, 0].item()  # waits for the device
         best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
+    torch.set_num_threads(threads)
+    return 2 * size**3 / best * (threads if device == "cpu" else 1)
 
 
 def refuse_too_big(result: dict[str, Any], recipe: Recipe, memory: float | None) -> None:
@@ -359,7 +369,8 @@ def _lines(plan: dict[str, Any]) -> list[str]:
     lines.append(f"  memory    {sum(plan['memory_gib'].values()):.2f} GiB per device")
     lines += [f"              {name:<24}{size:9.3f}" for name, size in plan["memory_gib"].items()]
     lines.append(f"  disk      {plan['disk_gib']:g} GiB of {plan['disk_free_gib']:g} free")
-    lines.append(f"  time      {plan['minutes']:.1f} min of training (estimate)")
+    systems = f", {plan['systems']} systems with the variants" if plan["systems"] > 1 else ""
+    lines.append(f"  time      {plan['minutes']:.1f} min of training (estimate{systems})")
     return lines
 
 

@@ -181,3 +181,14 @@ def test_a_model_that_is_not_at_hand_leaves_memory_unknown(folder, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     shape, why = plan.shape_of(recipe(model=Model(id="nobody/no-such-model")), [])
     assert shape is None and "nobody/no-such-model" in why
+
+
+def test_a_finished_recipe_of_the_chain_is_not_refused(folder):
+    Path("dpo.yaml").write_text(Path("dpo.yaml").read_text() + "variants: {k1: {num_negatives: 1}}\n")
+    base, dpo = load_chain("dpo.yaml")
+    with pytest.raises(PlanError, match="base: 96 clips do not divide among 5 devices"):
+        plan.plan(base, [base, dpo], 5, None, None)
+    base.out.mkdir(parents=True)
+    (base.out / "results.json").write_text('{"complete": true}')
+    assert plan.plan(base, [base, dpo], 5, None, None)["finished"]
+    assert plan.plan(dpo, [base, dpo], 2, None, None)["systems"] == 2
