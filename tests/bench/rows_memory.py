@@ -17,7 +17,7 @@ from pathlib import Path
 from data_synth.records import make_record, write_records
 
 SIZES = (1_000, 20_000)
-REPETITIONS = 5
+REPETITIONS = 9
 
 CHILD = """
 import time
