@@ -39,7 +39,8 @@ peak = kib("VmHWM")
 draw = random.Random(0)
 for _ in range(500):
     rows[draw.randrange(len(rows))]
-print(json.dumps({"first_row_cpu_s": end - start, "open_cpu_s": end - opening, "peak_mib": peak, "held_mib": kib("RssAnon")}))
+held = kib("RssAnon")
+print(json.dumps({"first_row_cpu_s": end - start, "open_cpu_s": end - opening, "peak_mib": peak, "held_mib": held}))
 """
 
 
