@@ -71,6 +71,8 @@ def load(model: "Model", *, texts: "Iterable[str]" = (), seed: int = 0) -> Capti
     """
     from rlkit.models import tiny
 
+    if model.attn_implementation == "flex_attention" and not torch.cuda.is_available():
+        raise ModelError("model.attn_implementation is flex_attention, which cannot train without CUDA; use sdpa.")
     if model.id is None:
         if model.init is None:
             raise ModelError("model.id and model.init are both null; give a hub id, a folder or a tiny family.")
@@ -131,8 +133,6 @@ def obstacle_to_sharing(model: nn.Module, family: str, *, lora_dropout: float = 
     attention = text._attn_implementation
     if attention not in ("sdpa", "eager", "flex_attention", row_attention.NAME):
         return f"attn_implementation {attention} takes no mask with several answers in a row; sdpa does"
-    if attention == "flex_attention" and not torch.cuda.is_available():
-        return "flex_attention has no backward pass without CUDA; sdpa does"
     dropout = text.to_dict().get("attention_dropout") or 0.0
     if dropout > 0 or lora_dropout > 0:
         kind, value = ("attention_dropout", dropout) if dropout > 0 else ("lora_dropout", lora_dropout)

@@ -220,3 +220,20 @@ def test_a_row_longer_than_the_sliding_window_is_refused(fresh, make_record, mak
 def test_sharing_off_is_obeyed(fresh):
     captioner = models.prepare(*fresh(), sharing="off")
     assert not captioner.sharing and captioner.reason == "model.sharing is off"
+
+
+def test_flex_attention_is_refused_without_cuda():
+    if torch.cuda.is_available():
+        pytest.skip("there is CUDA")
+    with pytest.raises(ModelError, match="cannot train without CUDA; use sdpa"):
+        models.load(Model(init="qwen2_5_vl", attn_implementation="flex_attention"))
+
+
+def test_flex_attention_is_set_on_the_language_model_only(monkeypatch):
+    """transformers 5.23 refuses it for the Qwen-VL classes as a whole; the towers keep sdpa."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    captioner = models.load(Model(init="qwen2_5_vl", attn_implementation="flex_attention"), texts=["A red circle."])
+    config = captioner.model.config
+    assert config.text_config._attn_implementation == "flex_attention"
+    assert config.vision_config._attn_implementation == "sdpa"
+    assert captioner.sharing
