@@ -21,6 +21,8 @@ Contrast = Callable[[str, str], probes.Features]
 """Named numbers of a pair (chosen, rejected) that change sign when the two change places."""
 
 MAX_SLACK, BINS, FOLDS = 1.8, 10, 5
+ENOUGH = 0.54
+"""Accuracy of probes fitted anew at which `balance` is content; above it, it tries a smaller slack."""
 FEWEST = 200
 """Below this many pairs nothing is dropped: probes fitted on fewer see noise."""
 
@@ -101,8 +103,16 @@ def balance(
     matrix = probes.scaled(scipy.sparse.hstack(blocks).tocsr())
     folds = np.array([fold_of(s) for s in sources])
     priority = np.array([chance(s, r) for s, r in zip(sources, rejected, strict=True)])
-    fitted = fit(matrix, folds, priority, slack)
-    return np.ones(len(chosen), bool) if fitted is None else kept(fitted, matrix, folds, priority)
+    keep = np.ones(len(chosen), bool)
+    for tried in (slack,) if slack is not None else (None, 1.5, 1.25, 1.0):
+        fitted = fit(matrix, folds, priority, tried)
+        if fitted is None:
+            return keep
+        keep = kept(fitted, matrix, folds, priority)
+        left = probes.margins(matrix[keep], folds[keep])
+        if probes.hits(left).mean() <= ENOUGH:
+            break
+    return keep
 
 
 def _all_probes(chosen: str, rejected: str) -> probes.Features:
@@ -116,3 +126,31 @@ def _all_probes(chosen: str, rejected: str) -> probes.Features:
 def stacked(blocks: Sequence[scipy.sparse.csr_matrix]) -> scipy.sparse.csr_matrix:
     """Blocks of rows as one matrix."""
     return scipy.sparse.vstack(list(blocks)).tocsr()
+
+
+def mirror_ks(chosen: np.ndarray, rejected: np.ndarray) -> float:
+    """Kolmogorov-Smirnov distance between the log length ratios and the same with the sides exchanged; 0 = symmetric."""
+    ratio = np.sort(np.log(np.maximum(rejected, 1.0) / np.maximum(chosen, 1.0)))
+    mirrored = np.sort(-ratio)
+    points = np.concatenate([ratio, mirrored])
+    below = np.searchsorted(ratio, points, side="right") / len(ratio)
+    return float(np.abs(below - np.searchsorted(mirrored, points, side="right") / len(ratio)).max())
+
+
+def length_neutral(chosen: Sequence[str], rejected: Sequence[str], sources: Sequence[str]) -> np.ndarray:
+    """Which pairs of a mixture to keep, Bool[n], so that neither the sign nor the size of the length ratio tells a side.
+
+    Pairs are matched one to one: a rejected text longer by some ratio needs one that is shorter by as much (within 2 %).
+    """
+    long = np.array([len(t) for t in chosen], dtype=float), np.array([len(t) for t in rejected], dtype=float)
+    ratio = np.log(np.maximum(long[1], 1.0) / np.maximum(long[0], 1.0))
+    order = np.array([chance(s, r) for s, r in zip(sources, rejected, strict=True)])
+    size = np.round(np.abs(ratio) / 0.02).astype(int)
+    keep = ratio == 0
+    for value in np.unique(size):
+        longer = np.flatnonzero((size == value) & (ratio > 0))
+        shorter = np.flatnonzero((size == value) & (ratio < 0))
+        count = min(len(longer), len(shorter))
+        for side in (longer, shorter):
+            keep[side[np.argsort(order[side], kind="stable")][:count]] = True
+    return keep

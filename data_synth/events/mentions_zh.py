@@ -83,9 +83,9 @@ def _same(first: str, second: str) -> bool:
     if not second:
         return True
     if _PRONOUN.fullmatch(second):
-        return first == second or bool(first) and not _PRONOUN.fullmatch(first) and _fits(second, first)
+        return first == second or (bool(first) and not _PRONOUN.fullmatch(first) and _fits(second, first))
     known = re.match(r"[那这]", second) or not re.match(r"[一两二三四五几另]", second)
-    return first == second or bool(first) and bool(known) and _head(first) == _head(second)
+    return first == second or (bool(first) and bool(known) and _head(first) == _head(second))
 
 
 def swap(first: str, second: str) -> tuple[str, str] | None:

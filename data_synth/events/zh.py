@@ -24,7 +24,7 @@ _LEAD = re.compile(
     r"[，,、：:]?\s*"
 )
 _INNER = re.compile(
-    rf"(?P<sequence>然后|随后|接着|紧接着|随即|最后|最终|再(?!次|度|加|多|一次))|(?P<opening>首先|先(?!生|前|后))|(?P<simultaneous>同时|一边|边)"
+    r"(?P<sequence>然后|随后|接着|紧接着|随即|最后|最终|再(?!次|度|加|多|一次))|(?P<opening>首先|先(?!生|前|后))|(?P<simultaneous>同时|一边|边)"
 )
 _CUT = re.compile(r"[，。！？；,!?;…\n]+|(?=然后|随后|接着|紧接着)")
 _FRONT_AFTER = re.compile(r"(?:之后|以后|过后|完毕|完后|[^前最今背身向往落脑幕然随此其稍]后|完|好后|了后)$")

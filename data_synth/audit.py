@@ -1,0 +1,158 @@
+"""Blind audit: can a shortcut tell chosen from rejected without looking? Accuracies per operator, 0.5 = no leak."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse
+
+from data_synth import balance, probes
+from data_synth.errors import DataError
+from data_synth.pair_files import Pair, read_pairs
+
+THRESHOLD = 0.60
+"""A leak is an accuracy above this whose interval lies above 0.5."""
+FOLDS, BOOTSTRAPS = 5, 1000
+FEWEST_SOURCES = 20
+"""Below this many sources an operator is listed, but not judged."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Share of pairs told right (a tie counts half), with a 95 % bootstrap interval over sources."""
+
+    value: float
+    low: float
+    high: float
+
+
+def accuracy(hits: np.ndarray, groups: Sequence[str], seed: int = 0) -> Accuracy:
+    """Mean of `hits` (Float[n] of 0, 0.5, 1) and its interval, sources drawn with replacement."""
+    _, index = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
+    total, number = np.bincount(index, weights=hits), np.bincount(index)
+    draw = np.random.default_rng(seed)
+    means = np.empty(BOOTSTRAPS)
+    for k in range(BOOTSTRAPS):
+        chosen = np.bincount(draw.integers(0, len(number), len(number)), minlength=len(number))
+        means[k] = (chosen @ total) / (chosen @ number)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Accuracy(float(hits.mean()), float(low), float(high))
+
+
+def audit(pairs: Sequence[Pair], *, seed: int = 0) -> dict:
+    """Accuracy of every probe, per operator and over all: `{"n", "operators": {name: {...}}, "overall": {...}}`.
+
+    Each entry holds `n`, the accuracies `length`, `surface`, `ngram`, `position` and `blind` (all probes together), the
+    `intervals` of each, and two figures on length: the share of pairs with the longer text chosen and the
+    Kolmogorov-Smirnov distance of the length ratio to its mirror image. Folds are grouped by source.
+    """
+    matrices = {
+        name: probes.difference(probe, [p.chosen for p in pairs], [p.rejected for p in pairs])
+        for name, probe in probes.PROBES.items()
+    }
+    matrices["blind"] = scipy.sparse.hstack(list(matrices.values())).tocsr()
+    operators = sorted({p.kind for p in pairs})
+    rows = {op: np.flatnonzero([p.kind == op for p in pairs]) for op in operators}
+    everything = np.arange(len(pairs))
+    entries = {op: _entry(pairs, matrices, index, seed) for op, index in rows.items()}
+    overall = entries[operators[0]] if len(operators) == 1 else _entry(pairs, matrices, everything, seed)
+    return {"n": len(pairs), "operators": entries, "overall": overall}
+
+
+def _entry(pairs: Sequence[Pair], matrices: dict, index: np.ndarray, seed: int) -> dict:
+    """The figures of one operator."""
+    chosen = [pairs[i] for i in index]
+    groups = [p.source_id for p in chosen]
+    lengths = np.array([[len(p.chosen), len(p.rejected)] for p in chosen], dtype=float)
+    entry: dict = {"n": len(index), "sources": len(set(groups))}
+    fold = probes.folds(groups, min(FOLDS, max(2, entry["sources"])), seed)
+    intervals = {}
+    for name, matrix in matrices.items():
+        hits = probes.hits(probes.margins(matrix[index], fold))
+        found = accuracy(hits, groups, seed)
+        entry[name] = round(found.value, 4)
+        intervals[name] = [round(found.low, 4), round(found.high, 4)]
+    entry["intervals"] = intervals
+    entry["chosen_longer"] = round(float(np.mean(np.sign(lengths[:, 0] - lengths[:, 1]) / 2 + 0.5)), 4)
+    entry["length_ratio_ks"] = round(balance.mirror_ks(lengths[:, 0], lengths[:, 1]), 4)
+    return entry
+
+
+def leaks(report: dict, threshold: float = THRESHOLD) -> list[str]:
+    """One sentence per operator and probe that tells chosen from rejected more often than `threshold`."""
+    found = []
+    for operator, entry in {**report["operators"], "all operators": report["overall"]}.items():
+        if entry["sources"] < FEWEST_SOURCES:
+            continue
+        for name in (*probes.PROBES, "blind"):
+            if entry[name] > threshold and entry["intervals"][name][0] > 0.5:
+                found.append(
+                    f"{operator}: the {name} probe tells {entry[name]:.1%} of {entry['n']} pairs without looking"
+                )
+    return found
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry of `rlkit audit`; exit code 0: no leak, 1: a leak above the threshold, 2: the pairs could not be read."""
+    options = _parser().parse_args(argv)
+    try:
+        pairs = read_pairs(Path(options.pairs))
+        report = audit(pairs, seed=options.seed)
+        if options.balance:
+            report["balanced"] = _balance_to(pairs, Path(options.balance), options.seed)
+    except DataError as error:
+        print(f"rlkit audit: {error}", file=sys.stderr)
+        return 2
+    found = leaks(report, options.threshold)
+    report["leaks"] = found
+    print(json.dumps(report, ensure_ascii=False) if options.json else table(report))
+    return 1 if found else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rlkit audit", description="Can chosen be told from rejected without looking?"
+    )
+    parser.add_argument("pairs", help="JSONL, JSON or parquet file, or a folder of them, with chosen and rejected")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--threshold", type=float, default=THRESHOLD, help="accuracy above which the exit code is 1")
+    parser.add_argument("--balance", metavar="OUT", help="also write the pairs that balancing keeps to this JSONL file")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def _balance_to(pairs: Sequence[Pair], out: Path, seed: int) -> dict:
+    """Write the pairs that balancing keeps, each operator on its own, and audit them anew."""
+    keep = np.zeros(len(pairs), bool)
+    for operator in sorted({p.kind for p in pairs}):
+        index = np.flatnonzero([p.kind == operator for p in pairs])
+        group = [pairs[i] for i in index]
+        keep[index] = balance.balance(
+            [p.chosen for p in group], [p.rejected for p in group], [p.source_id for p in group]
+        )
+    stays = [p for p, k in zip(pairs, keep, strict=True) if k]
+    aside = out.with_name(out.name + ".partial")
+    aside.write_text("".join(json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in stays), encoding="utf-8")
+    aside.replace(out)
+    return {"kept": round(float(keep.mean()), 4), **audit(stays, seed=seed)} if stays else {"kept": 0.0}
+
+
+def table(report: dict) -> str:
+    """The report as a plain table, accuracies in percent with their intervals."""
+    names = (*probes.PROBES, "blind")
+    lines = [f"{'operator':<22}{'n':>8}  " + "".join(f"{name:>20}" for name in names)]
+    for operator, entry in {**report["operators"], "overall": report["overall"]}.items():
+        cells = (f"{entry[n]:>6.1%} [{entry['intervals'][n][0]:.1%}, {entry['intervals'][n][1]:.1%}]" for n in names)
+        lines.append(f"{operator:<22}{entry['n']:>8}  " + "".join(f"{cell:>20}" for cell in cells))
+    if "balanced" in report:
+        kept = report["balanced"]
+        lines.append(
+            f"after balancing: {kept['kept']:.1%} kept"
+            + (f", blind {kept['overall']['blind']:.1%}" if "overall" in kept else "")
+        )
+    lines += report["leaks"] or ["no leak found"]
+    return "\n".join(lines)

@@ -1,0 +1,69 @@
+"""One word or phrase of a caption gives way to another of its group: what several operators share."""
+
+import random
+import re
+from collections.abc import Sequence
+
+from data_synth.events.edit import capital_first, splice
+from data_synth.events.types import Caption, Negative
+
+Groups = Sequence[Sequence[str]]
+"""Each group holds phrases that exclude each other ("left", "right"); any of them may take the place of another."""
+
+
+def substitute(
+    caption: Caption,
+    groups: Groups,
+    kind: str,
+    seed: int,
+    why: str,
+    *,
+    guard: re.Pattern | None = None,
+    absent: bool = True,
+) -> Negative | None:
+    """Replace one phrase, drawn by `seed`, by another of its group; None when the caption holds none.
+
+    `guard`: places that it matches are left alone ("right away"). `absent`: never take a phrase that the caption
+    already holds, since the result might be true of another thing in it.
+    """
+    text, draw = caption.text, random.Random(f"{seed} {kind} {caption.text}")
+    blocked = [m.span() for m in guard.finditer(text)] if guard is not None else []
+    places = [
+        (m.start(), m.end(), group)
+        for group, pattern in ((g, _pattern(g, caption.language)) for g in groups)
+        for m in pattern.finditer(text)
+        if not any(s < m.end() and m.start() < e for s, e in blocked)
+    ]
+    draw.shuffle(places)
+    for start, end, group in places:
+        old = text[start:end]
+        low = text.lower()
+        others = [p for p in group if p != old.lower() and not (absent and _holds(low, p, caption.language))]
+        if not others:
+            continue
+        new = draw.choice(others)
+        new = capital_first(new) if old[:1].isupper() else new
+        edits = [(start, end, new), *_article(text, start, new)]
+        rejected, landed = splice(text, edits)
+        edit = {"spans": [[start, end]], "rejected_spans": landed[:1], "from": old, "to": new}
+        return Negative(rejected, kind, edit, why.format(old=old, new=new))
+    return None
+
+
+def _pattern(group: Sequence[str], language: str) -> re.Pattern:
+    options = "|".join(re.escape(p) for p in sorted(group, key=len, reverse=True))
+    return re.compile(options if language == "zh" else rf"(?<![\w-])(?:{options})(?![\w-])", re.IGNORECASE)
+
+
+def _holds(low: str, phrase: str, language: str) -> bool:
+    return phrase in low if language == "zh" else re.search(rf"(?<![\w-]){re.escape(phrase)}(?![\w-])", low) is not None
+
+
+def _article(text: str, start: int, new: str) -> list[tuple[int, int, str]]:
+    """The edit that turns "a" into "an" or back in front of the new word."""
+    found = re.search(r"\b(an?) $", text[:start], re.IGNORECASE)
+    if not found:
+        return []
+    article = "an" if new[:1].lower() in "aeiou" else "a"
+    article = capital_first(article) if found.group(1)[0].isupper() else article
+    return [] if article == found.group(1) else [(found.start(1), found.end(1), article)]

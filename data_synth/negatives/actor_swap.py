@@ -1,0 +1,126 @@
+"""actor_swap: somebody else does it. Two actors of a caption change roles; a single one gives way to another."""
+
+import random
+import re
+
+from data_synth.events import Caption, Negative, parse
+from data_synth.events.edit import splice
+from data_synth.events.substitute import substitute
+
+GROUPS = {
+    "en": (
+        ("man", "woman", "boy", "girl"),
+        ("men", "women", "boys", "girls"),
+        ("dog", "cat", "horse", "bird"),
+        ("dogs", "cats", "horses", "birds"),
+        ("circle", "square", "triangle", "star"),
+    ),
+    "zh": (
+        ("男人", "女人", "男孩", "女孩"),
+        ("男子", "女子"),
+        ("狗", "猫", "鸟"),
+        ("圆形", "方块", "三角形", "星形"),
+    ),
+}
+_MALE = {"man", "men", "boy", "boys", "男人", "男孩", "男子"}
+_TO_SHE = {"he": "she", "him": "her", "his": "her", "himself": "herself", "他": "她"}
+_TO_HE = {"she": "he", "herself": "himself", "hers": "his", "她": "他"}
+_PRONOUN = re.compile(r"\b(?:he|him|his|himself|she|her|hers|herself)\b|[他她]", re.IGNORECASE)
+
+
+def corrupt(caption: str | Caption, *, seed: int = 0) -> Negative | None:
+    """Exchange two actors of one group, or replace the only one (and its pronouns); None when no actor is named.
+
+    With two actors, pronouns stay: they now point at the wrong one, as the rest of the sentence does.
+    """
+    caption = parse(caption) if isinstance(caption, str) else caption
+    places = _places(caption)
+    names = sorted({name for _, _, name, _ in places})
+    if not names:
+        return None
+    exchanged = _exchange(caption, places, seed) if len(names) > 1 else None
+    if exchanged is not None:
+        return exchanged
+    alone = [
+        n for n in names if sum(p[3] == _group(n, caption.language) for p in places) == sum(p[2] == n for p in places)
+    ]
+    if not alone:
+        return None
+    name = random.Random(f"{seed} actor {caption.text}").choice(alone)
+    places = [p for p in places if p[2] == name]
+    why = "'{old}' does it, not '{new}'"
+    groups = [
+        [names[0], *(p for p in group if p != names[0])] for group in GROUPS[caption.language] if names[0] in group
+    ]
+    negative = substitute(caption, groups, "actor_swap", seed, why)
+    if negative is None:
+        return None
+    old, new = negative.edit["from"].lower(), negative.edit["to"].lower()
+    edits = [(s, e, _like(new, caption.text[s:e])) for s, e, _, _ in places]
+    gendered = any(old in g and new in g for g in (*GROUPS["en"][:2], *GROUPS["zh"][:2])) and (old in _MALE) != (
+        new in _MALE
+    )
+    edits += _pronouns(caption.text, to_female=old in _MALE) if gendered and len(names) == 1 else []
+    text, landed = splice(caption.text, edits)
+    edit = {"spans": [[s, e] for s, e, _ in edits], "rejected_spans": landed, "from": old, "to": new}
+    return Negative(text, "actor_swap", edit, why.format(old=old, new=new))
+
+
+def _group(name: str, language: str) -> int:
+    return next(k for k, group in enumerate(GROUPS[language]) if name in group)
+
+
+def _places(caption: Caption) -> list[tuple[int, int, str, int]]:
+    """(start, end, name, group) of every actor, in the order of the text."""
+    found = []
+    for number, group in enumerate(GROUPS[caption.language]):
+        options = "|".join(sorted(group, key=len, reverse=True))
+        pattern = options if caption.language == "zh" else rf"(?<![\w-])(?:{options})(?![\w'’-])"
+        found += [
+            (m.start(), m.end(), m.group().lower(), number) for m in re.finditer(pattern, caption.text, re.IGNORECASE)
+        ]
+    return sorted(found)
+
+
+def _exchange(caption: Caption, places: list, seed: int) -> Negative | None:
+    """Two names of one group change places wherever they stand; None when the two play the same part in the sentence."""
+    pairs = sorted({tuple(sorted((a[2], b[2]))) for a in places for b in places if a[3] == b[3] and a[2] != b[2]})
+    pairs = [p for p in pairs if not _same_part(caption.text, *p)]
+    if not pairs:
+        return None
+    one, two = random.Random(f"{seed} {caption.text}").choice(pairs)
+    turned = {one: two, two: one}
+    edits = [(s, e, _like(turned[name], caption.text[s:e])) for s, e, name, _ in places if name in turned]
+    text, landed = splice(caption.text, edits)
+    edit = {"spans": [[s, e] for s, e, _ in edits], "rejected_spans": landed, "from": one, "to": two}
+    return Negative(text, "actor_swap", edit, f"'{one}' and '{two}' change roles")
+
+
+def _same_part(text: str, one: str, two: str) -> bool:
+    """ "a man and a woman", 男人和女人: exchanging them says the same."""
+    joined = rf"(?:{one}|{two})(?: and | or |和|与|、)(?:an? |the |two |一个|一名|一只)?(?:\w+ )?(?:{one}|{two})"
+    return re.search(joined, text, re.IGNORECASE) is not None
+
+
+def _pronouns(text: str, *, to_female: bool) -> list[tuple[int, int, str]]:
+    """Edits that turn the pronouns; "her" is "his" in front of a noun and "him" elsewhere."""
+    edits = []
+    for m in _PRONOUN.finditer(text):
+        low = m.group().lower()
+        if to_female:
+            new = _TO_SHE.get(low)
+        elif low == "her":
+            new = (
+                "his"
+                if re.match(r" (?!and\b|to\b|in\b|on\b|with\b|at\b|from\b|by\b|as\b|while\b)[a-z]+", text[m.end() :])
+                else "him"
+            )
+        else:
+            new = _TO_HE.get(low)
+        if new:
+            edits.append((m.start(), m.end(), _like(new, m.group())))
+    return edits
+
+
+def _like(new: str, old: str) -> str:
+    return new[:1].upper() + new[1:] if old[:1].isupper() else new

@@ -1,0 +1,51 @@
+"""attribute_swap: another colour, size, material, age or speed than the one that the caption names."""
+
+import re
+
+from data_synth.events import Caption, Negative, parse
+from data_synth.events.substitute import substitute
+
+GROUPS = {
+    "en": (
+        ("red", "blue", "green", "yellow", "purple", "orange", "black", "white", "brown", "pink"),
+        ("big", "small"),
+        ("large", "small"),
+        ("tall", "short"),
+        ("young", "old"),
+        ("wooden", "metal", "plastic", "glass", "stone"),
+        ("striped", "dotted", "checkered", "plain"),
+        ("quickly", "slowly"),
+        ("fast", "slow"),
+        ("open", "closed"),
+        ("empty", "full"),
+        ("wet", "dry"),
+        ("round", "square"),
+        ("sunny", "rainy", "cloudy", "snowy"),
+        ("day", "night"),
+    ),
+    "zh": (
+        ("红色", "蓝色", "绿色", "黄色", "紫色", "橙色", "黑色", "白色", "棕色", "粉色"),
+        ("年轻", "年老"),
+        ("高大", "矮小"),
+        ("木制", "金属", "塑料", "玻璃"),
+        ("条纹", "格子", "圆点"),
+        ("快速", "缓慢"),
+        ("白天", "夜晚"),
+        ("晴天", "雨天", "雪天"),
+        ("空的", "满的"),
+    ),
+}
+GUARD = re.compile(
+    r"\b(?:orange juice|black and white|black-and-white|red wine|white wine|short (?:film|video|clip|while)|(?:an|the|some|of|peels?|eats?) orange(?!\s\w)|"
+    r"oranges|day of|one day|old town|open the|opens?|to open|full of|full[- ]\w+|dry(?:s|ing)? (?:the|his|her|it)|to dry|white house|"
+    r"green (?:beans?|onions?|tea|screen)|brown sugar|glass of|fast food)\b",
+    re.IGNORECASE,
+)
+"""Places where the word is no attribute, or one that makes a name with its noun."""
+
+
+def corrupt(caption: str | Caption, *, seed: int = 0) -> Negative | None:
+    """Swap one attribute for another of its kind that the caption does not hold; None when it names none."""
+    caption = parse(caption) if isinstance(caption, str) else caption
+    why = "it is '{old}', not '{new}'"
+    return substitute(caption, GROUPS[caption.language], "attribute_swap", seed, why, guard=GUARD)

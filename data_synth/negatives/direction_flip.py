@@ -1,0 +1,90 @@
+"""direction_flip: left <-> right, up <-> down, in <-> out, clockwise <-> counter-clockwise; 左右, 上下, 推拉."""
+
+import re
+
+from data_synth.events import Caption, Negative, parse
+from data_synth.events.substitute import substitute
+
+_MOVES = "move go run walk look climb tilt slide jump fly point swing roll scroll drift float pan".split()
+
+
+def _forms(verb: str, particle: str) -> list[str]:
+    stem = (
+        verb[:-1]
+        if verb.endswith("e")
+        else verb + (verb[-1] if verb in {"run", "swing", "pan"} and verb != "swing" else "")
+    )
+    third = verb + ("es" if verb == "go" else "s")
+    third = third.replace("flys", "flies")
+    return [f"{verb} {particle}", f"{third} {particle}", f"{stem}ing {particle}"]
+
+
+def _pairs(verbs: list[str], first: str, second: str) -> list[tuple[str, str]]:
+    return [pair for verb in verbs for pair in zip(_forms(verb, first), _forms(verb, second), strict=True)]
+
+
+GROUPS = {
+    "en": (
+        ("left", "right"),
+        ("leftward", "rightward"),
+        ("leftwards", "rightwards"),
+        ("upward", "downward"),
+        ("upwards", "downwards"),
+        ("forward", "backward"),
+        ("forwards", "backwards"),
+        ("clockwise", "counterclockwise"),
+        ("clockwise", "counter-clockwise"),
+        ("clockwise", "anticlockwise"),
+        *_pairs(_MOVES, "up", "down"),
+        *_pairs(["zoom", "dolly", "walk", "climb", "fade"], "in", "out"),
+        ("pushes in", "pulls out"),
+        ("pushing in", "pulling out"),
+        ("into the room", "out of the room"),
+        ("upstairs", "downstairs"),
+        ("uphill", "downhill"),
+        ("left-hand", "right-hand"),
+    ),
+    "zh": (
+        ("向左", "向右"),
+        ("往左", "往右"),
+        ("朝左", "朝右"),
+        ("左侧", "右侧"),
+        ("左边", "右边"),
+        ("左手", "右手"),
+        ("左转", "右转"),
+        ("左移", "右移"),
+        ("左上角", "右上角"),
+        ("左下角", "右下角"),
+        ("向上", "向下"),
+        ("往上", "往下"),
+        ("上升", "下降"),
+        ("上摇", "下摇"),
+        ("上楼", "下楼"),
+        ("上坡", "下坡"),
+        ("向前", "向后"),
+        ("往前", "往后"),
+        ("推近", "拉远"),
+        ("推进", "拉远"),
+        ("拉近", "拉远"),
+        ("逆时针", "顺时针"),
+        ("走进", "走出"),
+        ("跑进", "跑出"),
+        ("进来", "出去"),
+    ),
+}
+"""Phrases that exclude each other; bare "up" and "in" are left alone ("picks up", "in a room")."""
+
+GUARD = re.compile(
+    r"\b(?:has|have|had|having|is|are|was|were|be|been|being) left\b|\bleft (?:the|a|an|his|her|their|him|them|it|over|behind)\b|"
+    r"\b(?:all|just|that's) right\b|\bright (?:away|now|before|after|in|on|at|next|behind|beside|there|here|angle)\b|"
+    r"\bleft and right\b|\bright and left\b|\bfrom (?:left|right) to (?:left|right)\b|\bback and forth\b|"
+    r"\b(?:look|looks|looking) forward\b|\bwalk(?:s|ing)? (?:up|down) and (?:up|down)\b|左右|上下",
+    re.IGNORECASE,
+)
+
+
+def corrupt(caption: str | Caption, *, seed: int = 0) -> Negative | None:
+    """Turn one direction around; None when the caption names none, or both ("left and right")."""
+    caption = parse(caption) if isinstance(caption, str) else caption
+    why = "the direction is '{old}', not '{new}'"
+    return substitute(caption, GROUPS[caption.language], "direction_flip", seed, why, guard=GUARD)

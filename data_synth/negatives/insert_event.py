@@ -1,0 +1,42 @@
+"""insert_event: an event that did not happen is told in the middle of those that did."""
+
+import random
+from collections.abc import Sequence
+
+from data_synth.events import Caption, Negative, parse
+from data_synth.events.edit import lower_first
+from data_synth.events.order import content_words, overlap
+from data_synth.negatives.event_replace import POOL
+
+CONNECTIVES = {"en": ("Then", "Next,", "After that,"), "zh": ("然后", "接着", "随后")}
+
+
+def corrupt(
+    caption: str | Caption, *, seed: int = 0, pool: Sequence[str] = (), after: int | None = None
+) -> Negative | None:
+    """Insert one event from `pool` (events of other captions; a built-in list without it) as a sentence of its own.
+
+    `after`: index of the sentence that it follows; drawn from `seed` without it. None when every event of the pool
+    resembles one of the caption.
+    """
+    caption = parse(caption) if isinstance(caption, str) else caption
+    if not caption.sentences:
+        return None
+    draw = random.Random(f"{seed} {caption.text}")
+    known = [content_words(e.text, caption.language) for e in caption.events]
+    source = [p.strip().rstrip(".。") for p in (pool or POOL[caption.language])]
+    source = [p for p in source if p and all(overlap(content_words(p, caption.language), k) < 0.5 for k in known)]
+    if not source:
+        return None
+    new = draw.choice(source)
+    place = draw.randrange(len(caption.sentences)) if after is None else after
+    end = caption.sentences[place][1]
+    zh = caption.language == "zh"
+    said = draw.choice(CONNECTIVES[caption.language])
+    sentence = f"{said}{new}。" if zh else f"{said} {lower_first(new)}."
+    closed = caption.text[end - 1] in '.!?。！？"”'
+    lead = ("" if closed else ("。" if zh else ".")) + ("" if zh else " ")
+    text = caption.text[:end] + lead + sentence + caption.text[end:]
+    start = end + len(lead)
+    edit = {"spans": [[end, end]], "rejected_spans": [[start, start + len(sentence)]], "after": place}
+    return Negative(text, "insert_event", edit, f"'{new}' did not happen")

@@ -1,0 +1,111 @@
+"""Bench of the order swaps: `python tests/bench/negatives.py <captions.jsonl>` with `sentences` and, to judge, `timestamps`.
+
+Prints yield, blind accuracy and overlap of the naive generator (every neighbouring pair swapped as it stands) and of ours, and
+the throughput. Timestamps are read here alone, after the pairs are made.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from data_synth import audit
+from data_synth.negatives import cli
+from data_synth.pair_files import Pair
+
+MADE = [
+    ["A man walks into a {0} kitchen.", "He washes the {1}, a carrot and an onion.", "Then he cuts the {1} on a board.",
+     "After that, he puts everything into a pan.", "Finally he eats at the table and smiles."],
+    ["A {0} dog runs across the yard.", "It picks up a {1} and shakes its head.", "A boy throws a stick, and the dog follows.",
+     "The dog brings the stick back to the boy.", "They walk home together."],
+]  # fmt: skip
+WORDS = ["red", "blue", "large", "small", "bright", "old", "new", "clean"]
+THINGS = ["potato", "ball", "rope", "tomato", "shoe", "pepper"]
+
+
+def main() -> None:
+    """Measure on the given file, or on made-up captions without one."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("captions", nargs="?", help="JSONL with id or video, sentences, and timestamps to judge by")
+    parser.add_argument("--repetitions", type=int, default=5)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        source = Path(options.captions) if options.captions else _made(folder / "captions.jsonl", 2000)
+        rows = {_source(row): row for row in map(json.loads, source.read_text(encoding="utf-8").splitlines())}
+        ours_s, peer_s, ours = [], [], []
+        for _ in range(options.repetitions):
+            start = time.perf_counter()
+            counts = cli.run(source, folder / "pairs.jsonl", ["order_swap"])
+            ours_s.append(time.perf_counter() - start)
+            start = time.perf_counter()
+            naive = [pair for key, row in rows.items() for pair in _naive(key, row["sentences"])]
+            peer_s.append(time.perf_counter() - start)
+        ours = [json.loads(x) for x in (folder / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
+    case = _judge(rows, ours, naive)
+    case["captions_per_s"] = round(counts.rows / statistics.median(ours_s), 1)
+    for key, value in case.items():
+        print(f"{key:<28}{value}")
+    case |= {
+        "case": source.stem,
+        "ours_s": round(statistics.median(ours_s), 4),
+        "peer_s": round(statistics.median(peer_s), 4),
+    }
+    case["ratio"] = round(case["ours_s"] / max(case["peer_s"], 1e-9), 3)
+    print(json.dumps({"bench": "negatives", "cases": [case]}))
+
+
+def _source(row: dict) -> str:
+    return str(next(row[name] for name in ("id", "source_id", "video", "image") if name in row))
+
+
+def _naive(key: str, sentences: list[str]) -> list[tuple[str, str, str, int]]:
+    """Every neighbouring pair swapped as it stands: (source, chosen, rejected, position)."""
+    chosen, found = " ".join(s.strip() for s in sentences), []
+    for k in range(len(sentences) - 1):
+        turned = [*sentences[:k], sentences[k + 1], sentences[k], *sentences[k + 2 :]]
+        found.append((key, chosen, " ".join(s.strip() for s in turned), k))
+    return found
+
+
+def _judge(rows: dict, ours: list[dict], naive: list[tuple]) -> dict:
+    """Yield, blind accuracy, and the share of pairs whose true intervals overlap by more than a half and a tenth."""
+    made = [Pair(p["source_id"], p["chosen"], p["rejected"], "order_swap") for p in ours]
+    plain = [Pair(key, chosen, rejected, "naive") for key, chosen, rejected, _ in naive]
+    case: dict = {"pairs": len(made), "neighbours": len(plain), "yield": round(len(made) / max(len(plain), 1), 4)}
+    for name, pairs in (("ours", made), ("naive", plain)):
+        report = audit.audit(pairs)["overall"]
+        case[f"blind_{name}"], case[f"blind_{name}_interval"] = report["blind"], report["intervals"]["blind"]
+        case |= {f"{probe}_{name}": report[probe] for probe in ("length", "surface", "ngram", "position")}
+    places = {
+        "ours": [(p["source_id"], p["edit"]["sentences"][0]) for p in ours],
+        "naive": [(p[0], p[3]) for p in naive],
+    }
+    for name, where in places.items():
+        overlap = np.array([_overlap(rows[key]["timestamps"], k) for key, k in where if "timestamps" in rows[key]])
+        if len(overlap):
+            case[f"overlap_half_{name}"] = round(float((overlap > 0.5).mean()), 4)
+            case[f"overlap_tenth_{name}"] = round(float((overlap > 0.1).mean()), 4)
+    return case
+
+
+def _overlap(timestamps: list[list[float]], k: int) -> float:
+    """Overlap of two neighbouring intervals as a part of the shorter one."""
+    (a, b), (c, d) = timestamps[k], timestamps[k + 1]
+    return max(0.0, min(b, d) - max(a, c)) / max(min(b - a, d - c), 1e-6)
+
+
+def _made(path: Path, count: int) -> Path:
+    with path.open("w", encoding="utf-8") as file:
+        for k in range(count):
+            filled = [s.format(WORDS[k % 8], THINGS[k % 6]) for s in MADE[k % 2]]
+            file.write(json.dumps({"id": f"made {k}", "sentences": filled}) + "\n")
+    return path
+
+
+if __name__ == "__main__":
+    main()

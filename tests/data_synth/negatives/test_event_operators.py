@@ -1,0 +1,89 @@
+"""Operators on whole events: truncated, drop_event, insert_event, and the graded chains."""
+
+import pytest
+
+from data_synth.events import parse
+from data_synth.negatives import drop_event, graded, insert_event, truncated
+
+CAPTION = "A red circle moves left. Then a blue square spins. Finally a green star grows."
+CHINESE = "一个男人打开门，然后一只狗跑进来，最后他坐下。"
+
+
+def test_truncated_at_an_event_boundary_and_closed():
+    assert truncated.corrupt(CAPTION, keep=2).text == "A red circle moves left. Then a blue square spins."
+    assert truncated.corrupt(CHINESE, keep=1).text == "一个男人打开门。"
+    assert truncated.corrupt("A man sits down and then sings.", keep=1).text == "A man sits down."
+
+
+@pytest.mark.parametrize("caption", [CAPTION, CHINESE])
+def test_dangling_is_a_kind_of_its_own(caption):
+    negative = truncated.corrupt(caption, dangling=True)
+    assert negative.kind == "truncated_dangling"
+    assert caption.startswith(negative.text) and negative.text[-1] not in ".。！!"
+
+
+@pytest.mark.parametrize("operator", [truncated, drop_event])
+def test_one_event_is_not_enough(operator):
+    assert operator.corrupt("A man sings.") is None
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        (0, "A blue square spins. Then a green star grows."),
+        (1, "A red circle moves left. Then a green star grows."),
+        (2, "A red circle moves left. Then a blue square spins."),
+    ],
+)
+def test_connectives_keep_their_slots_when_an_event_goes(event, expected):
+    assert drop_event.corrupt(CAPTION, event=event).text == expected
+
+
+def test_the_subject_stays_when_the_first_event_goes():
+    assert drop_event.corrupt("A man sits down. Then he sings.", event=0).text == "A man sings."
+    assert drop_event.corrupt("一个男人坐下，然后唱歌。", event=0).text == "一个男人唱歌。"
+
+
+def test_what_hangs_on_another_clause_is_not_dropped():
+    assert drop_event.corrupt("A man sings before he sits down.", event=0) is None
+
+
+def test_an_inserted_event_is_foreign_and_marked():
+    negative = insert_event.corrupt(CAPTION, pool=["A cat sleeps."], after=0)
+    ((start, end),) = negative.edit["rejected_spans"]
+    assert negative.text[start:end].endswith("a cat sleeps.")
+    assert len(parse(negative.text).sentences) == 4
+
+
+def test_an_event_of_the_caption_is_never_inserted():
+    assert insert_event.corrupt(CAPTION, pool=["A blue square spins."]) is None
+
+
+def test_a_chain_counts_its_errors():
+    links = graded.chain("A man in a red shirt walks left. Then he picks up two boxes. Finally a dog barks.", errors=4)
+    assert [link.edit["errors"] for link in links] == [0, 1, 2, 3, 4]
+    assert [len(link.edit["kinds"]) for link in links] == [0, 1, 2, 3, 4]
+    assert len({link.text for link in links}) == 5
+
+
+def test_a_chain_ends_where_nothing_more_can_be_wrong():
+    assert len(graded.chain("It rains.", errors=9)) <= 3
+    assert graded.corrupt("It rains.", errors=9) is None
+
+
+@pytest.mark.parametrize("name", ["order_swap", "truncated", "verbose", "drop_event", "insert_event", "event_replace", "graded",
+                                  "direction_flip", "camera_swap", "attribute_swap", "count_change", "actor_swap"])  # fmt: skip
+@pytest.mark.parametrize(
+    "caption", [CAPTION, CHINESE, "", "...", "🙂", "a", "。", "Two red dogs run left. The camera pans left."]
+)
+def test_every_operator_is_pure_and_differs_from_the_caption(name, caption):
+    """One conformance test for the plug-ins: same seed, same negative; spans inside the texts; never the caption itself."""
+    import importlib
+
+    corrupt = importlib.import_module(f"data_synth.negatives.{name}").corrupt
+    first, again = corrupt(caption, seed=7), corrupt(caption, seed=7)
+    assert first == again
+    if first is not None:
+        assert first.text != caption and first.why
+        assert all(0 <= s <= e <= len(caption) for s, e in first.edit.get("spans", []))
+        assert all(0 <= s <= e <= len(first.text) for s, e in first.edit.get("rejected_spans", []))

@@ -1,0 +1,84 @@
+"""Operators on single words and phrases: what they change, what they leave alone, in both languages."""
+
+import pytest
+
+from data_synth.negatives import actor_swap, attribute_swap, camera_swap, count_change, direction_flip
+
+CASES = [
+    (direction_flip, "A red circle moves left.", {"A red circle moves right."}),
+    (direction_flip, "Left of the tree stands a dog.", {"Right of the tree stands a dog."}),
+    (direction_flip, "The wheel turns clockwise.", {"The wheel turns counterclockwise.", "The wheel turns counter-clockwise.",
+                                                    "The wheel turns anticlockwise."}),
+    (direction_flip, "红色圆形向左移动。", {"红色圆形向右移动。"}),
+    (direction_flip, "一只猫往上爬。", {"一只猫往下爬。"}),
+    (camera_swap, "镜头推近。", {"镜头拉远。", "镜头静止。", "镜头左摇。", "镜头右摇。"}),
+    (attribute_swap, "A tall man waits.", {"A short man waits."}),
+    (attribute_swap, "年轻的女人在跑步。", {"年老的女人在跑步。"}),
+    (actor_swap, "A boy kicks the ball to a girl.", {"A girl kicks the ball to a boy."}),
+    (actor_swap, "一个男子打开门。", {"一个女子打开门。"}),
+    (actor_swap, "狗追猫。", {"猫追狗。"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("operator", "caption", "expected"), CASES)
+def test_the_phrase_gives_way_to_another_of_its_kind(operator, caption, expected):
+    assert {operator.corrupt(caption, seed=s).text for s in range(30)} <= expected
+
+
+@pytest.mark.parametrize(
+    ("operator", "caption"),
+    [
+        (direction_flip, "He has left the room."),
+        (direction_flip, "She is all right."),
+        (direction_flip, "He picks up a box."),
+        (direction_flip, "He looks left and right."),
+        (direction_flip, "她左右摇头。"),
+        (camera_swap, "A man pans for gold."),
+        (attribute_swap, "She drinks orange juice."),
+        (attribute_swap, "He opens the door."),
+        (attribute_swap, "A man walks."),
+        (count_change, "At 3:45 he arrives in 2019."),
+        (count_change, "A man walks."),
+        (actor_swap, "A man and a woman dance."),
+        (actor_swap, "男人和女人跳舞。"),
+        (actor_swap, "It rains."),
+    ],
+)
+def test_nothing_to_say_nothing_said(operator, caption):
+    assert all(operator.corrupt(caption, seed=s) is None for s in range(10))
+
+
+def test_the_article_follows_the_colour():
+    texts = {attribute_swap.corrupt("A red ball rolls.", seed=s).text for s in range(60)}
+    assert "An orange ball rolls." in texts and "A orange ball rolls." not in texts
+
+
+def test_a_colour_that_the_caption_holds_is_never_taken():
+    texts = {attribute_swap.corrupt("A red ball hits a blue ball.", seed=s).text for s in range(60)}
+    assert all(text.count("red") + text.count("blue") == 1 for text in texts)
+
+
+def test_counts_stay_plural_and_go_both_ways():
+    assert {count_change.corrupt("two dogs run", seed=s).edit["to"] for s in range(60)} == set(
+        "three four five six seven eight".split()
+    )
+    assert "two" in {count_change.corrupt("three dogs run", seed=s).edit["to"] for s in range(60)}
+
+
+def test_pronouns_follow_the_only_actor():
+    texts = {actor_swap.corrupt("A man takes off his hat and he bows.", seed=s).text for s in range(20)}
+    assert "A woman takes off her hat and she bows." in texts
+    assert "A boy takes off his hat and he bows." in texts
+
+
+def test_spans_hold_the_old_and_the_new_words():
+    negative = count_change.corrupt("Two dogs run.")
+    (a, b), (c, d) = negative.edit["spans"][0], negative.edit["rejected_spans"][0]
+    assert "Two dogs run."[a:b] == "Two" and negative.text[c:d] == negative.edit["to"]
+
+
+def test_no_unigram_is_only_ever_a_negative():
+    """Trap 10: a word that one side alone uses gives the pair away; each table goes both ways."""
+    for groups in (direction_flip.GROUPS["en"][:6], attribute_swap.GROUPS["en"], count_change.GROUPS["en"]):
+        for group in groups:
+            assert len(set(group)) == len(group) >= 2
