@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 
-from rlkit import one_row, rows
+from rlkit import interrupt, one_row, rows
 from rlkit.dataset import Examples, LengthGroupedBatches
 from rlkit.models import Captioner
+from rlkit.muon import MuonWithAdamW
 from rlkit.progress import Progress
 from rlkit.recipe import Recipe
 from rlkit.run_folder import RunFolder
@@ -120,6 +121,15 @@ class MarkCheckpoints(TrainerCallback):
         self.folder.checkpoint_complete(state.global_step)
 
 
+class StopWhenAsked(TrainerCallback):
+    """Ctrl-C or SIGTERM: finish the step, save, leave."""
+
+    def on_step_end(self, args, state, control, **_: object) -> None:
+        """After each optimiser step."""
+        if interrupt.requested():
+            control.should_save = control.should_training_stop = True
+
+
 def training_arguments(recipe: Recipe, folder: RunFolder) -> TrainingArguments:
     """The recipe's `train:` section as transformers reads it; our own batches, logs and checkpoints around it."""
     train = recipe.train
@@ -153,6 +163,14 @@ def training_arguments(recipe: Recipe, folder: RunFolder) -> TrainingArguments:
     )
 
 
+def optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer | None:
+    """Muon where the recipe asks for it; None leaves the choice to transformers."""
+    train = recipe.train
+    if train.optim != "muon":
+        return None
+    return MuonWithAdamW(model, lr=train.learning_rate, weight_decay=train.weight_decay, betas=(0.9, train.adam_beta2))
+
+
 def train(
     captioner: Captioner,
     loss_of: Loss,
@@ -168,7 +186,13 @@ def train(
     """Train, resuming from the folder's last whole checkpoint; returns the seconds it took."""
     arguments = training_arguments(recipe, folder)
     trainer = CaptionTrainer(
-        captioner, loss_of, recipe, examples, args=arguments, callbacks=[MarkCheckpoints(folder), *(callbacks or [])]
+        captioner,
+        loss_of,
+        recipe,
+        examples,
+        args=arguments,
+        callbacks=[MarkCheckpoints(folder), StopWhenAsked(), *(callbacks or [])],
+        optimizers=(optimizer(captioner.model, recipe), None),
     )
     attach(trainer, tracker, progress)
     checkpoint = folder.last_checkpoint()
@@ -183,7 +207,8 @@ def train(
     if checkpoint is not None and int(checkpoint.name.rpartition("-")[2]) >= steps:
         trainer._load_from_checkpoint(str(checkpoint))  # transformers would take one more step
     elif steps:
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        with interrupt.held():
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     captioner.model.eval()
     return time.monotonic() - began
 

@@ -39,6 +39,7 @@ ELSEWHERE = {
     "report": ("rlkit.report", "a run folder, for example runs/dpo_caption"),
     "negatives": ("data_synth.negatives.cli", "a JSONL file of captions"),
     "audit": ("data_synth.audit", "a folder or parquet file of pairs"),
+    "review": ("rlkit.review", "a folder or parquet file of pairs"),
     "data": ("rlkit.export", ""),
 }
 """Verbs whose file has a `main(argv)` of its own, and what their first argument must be."""

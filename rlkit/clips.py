@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from data_synth.folder import read_folder
+from data_synth.folder import Captioned, sift_folder
 from data_synth.frames_cache import FramesCache
-from data_synth.records import Rejected
 from data_synth.video import Clip, read_clip
 from data_synth.world.clips import render_clips, write_captions
 from data_synth.world.noise import Noise
@@ -22,7 +21,6 @@ from rlkit.errors import DataError
 from rlkit.progress import Progress
 from rlkit.recipe import Data, Recipe
 from rlkit.run_folder import RunFolder
-from rlkit.tracking import write_jsonl
 
 WORLD = Path("runs/world")  # rendered clips are shared by all recipes
 
@@ -137,15 +135,43 @@ def collect(recipe: Recipe, folder: RunFolder, progress: Progress) -> Clips:
         held_out = world_clips(test, "test", recipe.evaluate.num_clips, progress)
         readers = Reader(data, world_folder(data)), Reader(data, world_folder(test))
         return Clips(Labelled(train, data.num_labelled), held_out, *readers)
-    rows, quarantined = folder_rows(data, folder, progress)
-    if not rows:
+    progress.stage(f"reading {data.folder}")
+    reader = Reader(data, Path(data.folder), cache=Path("runs/frames"))
+    written = sift_folder(data.folder, folder.path, data.captions, load=lambda item: _decode(item, reader))
+    if written.quarantined:
+        progress.note(
+            f"{written.quarantined} lines or files set aside, with reasons: {folder.path}/rejected_rows.jsonl"
+        )
+    rows = JsonLines(folder.path / "clips.jsonl", data.num_clips)
+    if not len(rows):
         raise DataError(
             f"{data.folder}: no usable clip is left; see {folder.path}/rejected_rows.jsonl for the reasons."
         )
-    count = min(recipe.evaluate.num_clips, len(rows) // 5)
-    held_out, train = rows[:count], rows[count:]
-    reader = Reader(data, Path(data.folder), cache=Path("runs/frames"))
-    return Clips(train, held_out, reader, reader, quarantined)
+    every = max(5, len(rows) // recipe.evaluate.num_clips) if recipe.evaluate.num_clips else len(rows) + 1
+    held_out = Captions(rows, [at for at in range(len(rows)) if at % every == every - 1])
+    train = Captions(rows, [at for at in range(len(rows)) if at % every != every - 1])
+    return Clips(Labelled(train, data.num_labelled), held_out, reader, reader, written.quarantined)
+
+
+def _decode(item: Captioned, reader: Reader) -> None:
+    """Decode a clip of a folder once, into the cache. Raises DataError, its reason to be set aside."""
+    if item.kind != "video":
+        raise DataError("a picture, and this recipe trains on videos.")
+    reader.clip(item.media, item.start, item.end)
+
+
+class Captions(Sequence):
+    """Lines of a folder, whose captions are taken for true."""
+
+    def __init__(self, rows: JsonLines, places: list[int]) -> None:
+        self.rows, self.places = rows, np.asarray(places, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = self.rows[int(self.places[index])]
+        return {**row, "true_caption": row["caption"]}
 
 
 class Labelled(Sequence):
@@ -160,23 +186,3 @@ class Labelled(Sequence):
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = self.rows[index]
         return row if self.count is None or index < self.count else {**row, "true_caption": None}
-
-
-def folder_rows(data: Data, folder: RunFolder, progress: Progress) -> tuple[list[dict[str, Any]], int]:
-    """Rows of a folder of clips and captions; what cannot be used is written to rejected_rows.jsonl with its reason."""
-    progress.stage(f"reading {data.folder}")
-    rows, rejected = [], []
-    for item in read_folder(data.folder, captions=data.captions):
-        if isinstance(item, Rejected):
-            rejected.append({"where": item.where, "reasons": item.reasons, "row": item.row})
-            continue
-        if len(rows) < data.num_clips:
-            rows.append({"id": item.id, "video": item.media, "caption": item.caption, "true_caption": item.caption,
-                         "start": item.start, "end": item.end, "licence": item.licence})  # fmt: skip
-        progress.advance()
-    write_jsonl(folder.path / "rejected_rows.jsonl", rejected)
-    if rejected:
-        progress.note(
-            f"{len(rejected)} of {len(rejected) + len(rows)} rows set aside: {folder.path}/rejected_rows.jsonl"
-        )
-    return rows, len(rejected)

@@ -228,6 +228,9 @@ class Train:
 
     learning_rate: Annotated[float, Between(0, 10)] = 1e-5
     """Peak rate. Preference training wants 5 to 20 times less than SFT."""
+    optim: Literal["adamw_torch", "muon"] = "adamw_torch"
+    """`muon` learns several times faster from nothing (matrices by Muon, the rest by AdamW, one rate for both); adamw
+    for fine-tuning."""
     per_device_train_batch_size: Count = 8
     """Rows per device and forward pass; a row is a clip with all its answers. Lower this first when memory runs out."""
     gradient_accumulation_steps: Count = 1

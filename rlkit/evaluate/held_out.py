@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data_synth.records import text_of
-from rlkit import compare_table, film_strip, report
+from rlkit import card, compare_table, film_strip, report
 from rlkit.clips import Clips, Reader
 from rlkit.evaluate import intervals
 from rlkit.evaluate.captioner import HeldOut, hold_out, measure
@@ -102,6 +102,7 @@ class Evaluation:
             self.tracker.captions(self._samples(), 0)
         self.folder.finish(results)
         if self.folder.main:
+            card.write_cards(self.folder.path)
             report.write_report(self.folder.path)
         last_screen(results, self.folder.path)
         return results

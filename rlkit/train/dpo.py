@@ -22,15 +22,19 @@ from rlkit.dataset import Examples
 from rlkit.evaluate.held_out import Evaluation
 from rlkit.guards import Guard
 from rlkit.models import Captioner
-from rlkit.progress import Progress
+from rlkit.progress import Progress, quiet
 from rlkit.recipe import Loss, Recipe
 from rlkit.run_folder import RunFolder
-from rlkit.tracking import Null, Tracker, open_tracker
+from rlkit.tracking import Tracker, open_tracker
 
 
 def run(recipe: Recipe, folder: RunFolder) -> None:
     """Make pairs, train, evaluate; then the recipe's variants, each from the same start (recipes/dpo_caption.yaml)."""
-    with Progress(folder.path.name, stages=7 + 4 * len(recipe.variants)) as progress:
+    quiet()
+    own = any(one.name == "own_samples" and one.weight for one in recipe.negatives)
+    stages = 4 + own + bool(recipe.loss.video_conditional)  # of one system: pairs, reference, training, evaluation
+    reading = 2 if recipe.data.source == "world" else 1
+    with Progress(folder.path.name, stages=reading + stages * (1 + len(recipe.variants))) as progress:
         found = clips.collect(recipe, folder, progress)
         tracker = open_tracker(recipe.train.report_to, folder, name=folder.path.name, config={}, progress=progress)
         evaluation = Evaluation(found, recipe, folder, tracker, progress)
@@ -40,7 +44,7 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
         for name, changes in recipe.variants.items():
             part = folder.part(f"variants/{name}")
             costs[name] = one_system(
-                changed(recipe, changes), part, found, evaluation, Tracker(part, Null()), progress, name=name
+                changed(recipe, changes), part, found, evaluation, tracker.part(name, part), progress, name=name
             )
         evaluation.finish({"train_seconds": costs, "clips": len(found.train), "quarantined": found.quarantined})
         tracker.finish()

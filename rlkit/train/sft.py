@@ -16,7 +16,7 @@ from rlkit import caption_trainer, losses, models, one_row
 from rlkit.clips import Clips, collect
 from rlkit.dataset import Examples
 from rlkit.evaluate.held_out import Evaluation
-from rlkit.progress import Progress
+from rlkit.progress import Progress, quiet
 from rlkit.recipe import Recipe
 from rlkit.run_folder import RunFolder
 from rlkit.tracking import open_tracker
@@ -24,7 +24,8 @@ from rlkit.tracking import open_tracker
 
 def run(recipe: Recipe, folder: RunFolder) -> None:
     """Train, evaluate, save; see recipes/sft_caption.yaml."""
-    with Progress(folder.path.name, stages=5) as progress:
+    quiet()
+    with Progress(folder.path.name, stages=4 if recipe.data.source == "world" else 3) as progress:
         clips = collect(recipe, folder, progress)
         captioner = models.load(recipe.model, texts=vocabulary(clips, recipe), seed=recipe.seed)
         records = Captions(clips.train, recipe)
