@@ -8,6 +8,7 @@ a split tells the classifier the answer.
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 import numpy as np
 import scipy.sparse
@@ -107,6 +108,7 @@ def moved(chosen: str, rejected: str) -> Features:
     return {name: value for name, value in counts.items() if value}
 
 
+@lru_cache(maxsize=1024)
 def _units(text: str) -> list[str]:
     """Sentences; clauses between marks when the text is a single sentence."""
     grammar = zh if detect_language(text) == "zh" else en

@@ -1,7 +1,8 @@
 """Rule parser for English captions: sentences, clauses with a verb, and the connectives that order them."""
 
 import re
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 from data_synth.events import en_words as words
 from data_synth.events.types import AFTER, BEFORE, SIMULTANEOUS, UNKNOWN, Caption, Event, Relation
@@ -21,8 +22,7 @@ _SUBORDINATORS = {"before": BEFORE, "until": BEFORE, "after": AFTER, "once": AFT
                   "whilst": SIMULTANEOUS, "when": UNKNOWN, "and": UNKNOWN, "but": UNKNOWN, ",": UNKNOWN, ";": UNKNOWN}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Token:
+class Token(NamedTuple):
     """A word or a mark with its span."""
 
     text: str
@@ -151,6 +151,7 @@ def _lemma(toks: list[Token], index: int, high: int) -> str:
     return lemma
 
 
+@lru_cache(maxsize=4096)
 def clause_parts(text: str, start: int, end: int) -> tuple[str, tuple[int, int] | None, int | None]:
     """(lemma of the main verb, span of the subject, where the predicate starts) of one clause."""
     toks = tokens(text, start, end)

@@ -3,52 +3,68 @@
 from functools import lru_cache
 
 VERBS = """
-accelerate add adjust aim announce answer appear applaud apply approach arrange arrive ask assemble assist attach attack
-attempt bake balance bark bat bathe beat begin bend bite bleed blend blink block blow board boil bounce bow box braid brake
-break bring brush bump burn burst button buy call capture care carry carve catch celebrate change chase chat check cheer chew
-chop circle clap clean clear climb clip close coat collapse collect color comb combine come complete continue control cook
-cool cough count cover crack crash crawl cross crouch crush cry curl cut dance deal decorate describe dice dig dip disappear
-discuss display dive divide do dodge drag drain draw dress dribble drift drill drink drive drop drum dry dump dunk eat edit
-embrace emerge empty end enter erupt examine exchange exercise exit explain explode extend face fade fall fasten feed fight fill film
-finish fish fit fix flap flash flex flick flip float fling flow fly focus fold follow freeze fry gallop gather gaze gesture get give
-glide glow glue go grab grasp grate greet grill grind grip grow hand hang hammer happen head heat help hike hit hold hop hug hum
-hurl imitate insert inspect instruct interview introduce invite iron jog join juggle jump keep kick kiss kneel knit knock
-land laugh launch lay lead lean leap leave let lick lie lift light line listen load lock look loop lose lower make march marinate mark
-mash massage measure meet melt merge miss mix mop mount move mow nail nod observe open operate pack paddle paint pan pass paste pat
-pause pay pedal peel perform pet pick pin place plant play plunge point poke polish pop pose pour practice prepare present press
-proceed pull pump punch push put raise rake reach read rearrange receive record release remove repair repeat repeatedly replace rest return reveal
-ride rinse rise roast rock roll rotate row rub run rush sail salute sand say scatter scoop score scrape scratch scream scrub
-sculpt search season see seem serve set sew shake shape sharpen shave shift shine shoot shout shovel show shred shrink shuffle shut
-sing sink sit skate sketch ski skip slam slap sleep slice slide slip slow smash smell smile smoke smooth snap sneeze sniff snowboard soak
-solve speak spin splash split spray spread sprinkle sprint squat squeeze stab stack stand stare start steam steer step stick stir stop straighten
-stretch strike strum style surf surround swallow sway sweep swim swing switch take talk tap taste taunt teach tear tell test thank throw tie tighten
-tilt toss touch tour trade train travel trim trip try tuck tumble turn twirl twist type unbox unfold unlock unpack unscrew unwrap
-use vacuum vanish vault wait wake walk wander wash watch wave wax wear weave weigh weld whip whisk whisper wind wipe work wrap wrestle
-write yell zoom juice strain hammer dismount joust fire spike dunk pitch prep scuba switch tumble maneuver knead whittle sculpt carve squirt dribble
-handle guide chop point pipe fluff rearrange reappear re-enter straddle prop cradle scold confront escort film notice seem dial stroll bounce hover blast bloom blossom climax chew crumble crumple curve dash descend ascend dissolve dash deliver drape
-drizzle expand fetch garnish grease hoist howl ignite knead lather layer lunge mend nibble nudge orbit overtake park perch pivot plug pounce
-prance preheat puff quiver ripple saute saw scamper scan sear shimmer shove shrug sift simmer sip slurp soar spill spit sprout
-stomp strain strap strip stroke stumble submerge swap swirl thread tickle tow track trot unroll unzip uncover wag wade wiggle wink yawn zip
+accelerate add adjust aim announce answer appear applaud apply approach arrange arrive ask assemble assist
+attach attack attempt bake balance bark bat bathe beat begin bend bite bleed blend blink block blow board boil
+bounce bow box braid brake break bring brush bump burn burst button buy call capture care carry carve catch
+celebrate change chase chat check cheer chew chop circle clap clean clear climb clip close coat collapse collect
+color comb combine come complete continue control cook cool cough count cover crack crash crawl cross crouch
+crush cry curl cut dance deal decorate describe dice dig dip disappear discuss display dive divide do dodge drag
+drain draw dress dribble drift drill drink drive drop drum dry dump dunk eat edit embrace emerge empty end enter
+erupt examine exchange exercise exit explain explode extend face fade fall fasten feed fight fill film finish
+fish fit fix flap flash flex flick flip float fling flow fly focus fold follow freeze fry gallop gather gaze
+gesture get give glide glow glue go grab grasp grate greet grill grind grip grow hand hang hammer happen head
+heat help hike hit hold hop hug hum hurl imitate insert inspect instruct interview introduce invite iron jog
+join juggle jump keep kick kiss kneel knit knock land laugh launch lay lead lean leap leave let lick lie lift
+light line listen load lock look loop lose lower make march marinate mark mash massage measure meet melt merge
+miss mix mop mount move mow nail nod observe open operate pack paddle paint pan pass paste pat pause pay pedal
+peel perform pet pick pin place plant play plunge point poke polish pop pose pour practice prepare present press
+proceed pull pump punch push put raise rake reach read rearrange receive record release remove repair repeat
+repeatedly replace rest return reveal ride rinse rise roast rock roll rotate row rub run rush sail salute sand
+say scatter scoop score scrape scratch scream scrub sculpt search season see seem serve set sew shake shape
+sharpen shave shift shine shoot shout shovel show shred shrink shuffle shut sing sink sit skate sketch ski skip
+slam slap sleep slice slide slip slow smash smell smile smoke smooth snap sneeze sniff snowboard soak solve
+speak spin splash split spray spread sprinkle sprint squat squeeze stab stack stand stare start steam steer step
+stick stir stop straighten stretch strike strum style surf surround swallow sway sweep swim swing switch take
+talk tap taste taunt teach tear tell test thank throw tie tighten tilt toss touch tour trade train travel trim
+trip try tuck tumble turn twirl twist type unbox unfold unlock unpack unscrew unwrap use vacuum vanish vault
+wait wake walk wander wash watch wave wax wear weave weigh weld whip whisk whisper wind wipe work wrap wrestle
+write yell zoom juice strain dismount joust fire spike pitch prep scuba maneuver knead whittle squirt handle
+guide pipe fluff reappear re-enter straddle prop cradle scold confront escort notice dial stroll hover blast
+bloom blossom climax crumble crumple curve dash descend ascend dissolve deliver drape drizzle expand fetch
+garnish grease hoist howl ignite lather layer lunge mend nibble nudge orbit overtake park perch pivot plug
+pounce prance preheat puff quiver ripple saute saw scamper scan sear shimmer shove shrug sift simmer sip slurp
+soar spill spit sprout stomp strap strip stroke stumble submerge swap swirl thread tickle tow track trot unroll
+unzip uncover wag wade wiggle wink yawn zip
 """.split()
 
 IRREGULAR = """
-be is are was were been being|have has had had having|do does did done doing|go goes went gone going|lie lies lay lain lying|tie ties tied tied tying
-begin begins began begun beginning|bend bends bent bent bending|bite bites bit bitten biting|blow blows blew blown blowing|break breaks broke broken breaking
-bring brings brought brought bringing|buy buys bought bought buying|catch catches caught caught catching|come comes came come coming|cut cuts cut cut cutting
-dig digs dug dug digging|dive dives dove dived diving|draw draws drew drawn drawing|drink drinks drank drunk drinking|drive drives drove driven driving
-eat eats ate eaten eating|fall falls fell fallen falling|feed feeds fed fed feeding|fight fights fought fought fighting|fly flies flew flown flying
-freeze freezes froze frozen freezing|get gets got gotten getting|give gives gave given giving|grind grinds ground ground grinding|grow grows grew grown growing
-hang hangs hung hung hanging|hit hits hit hit hitting|hold holds held held holding|keep keeps kept kept keeping|kneel kneels knelt knelt kneeling
-lay lays laid laid laying|lead leads led led leading|leap leaps leapt leapt leaping|leave leaves left left leaving|let lets let let letting
-light lights lit lit lighting|lose loses lost lost losing|make makes made made making|meet meets met met meeting|pay pays paid paid paying
-put puts put put putting|read reads read read reading|ride rides rode ridden riding|rise rises rose risen rising|run runs ran run running
-say says said said saying|see sees saw seen seeing|sew sews sewed sewn sewing|shake shakes shook shaken shaking|shine shines shone shone shining
-shoot shoots shot shot shooting|show shows showed shown showing|shrink shrinks shrank shrunk shrinking|shut shuts shut shut shutting|sing sings sang sung singing
-sink sinks sank sunk sinking|sit sits sat sat sitting|sleep sleeps slept slept sleeping|slide slides slid slid sliding|speak speaks spoke spoken speaking
-spin spins spun spun spinning|split splits split split splitting|spread spreads spread spread spreading|stand stands stood stood standing|stick sticks stuck stuck sticking
-strike strikes struck struck striking|sweep sweeps swept swept sweeping|swim swims swam swum swimming|swing swings swung swung swinging|take takes took taken taking
-teach teaches taught taught teaching|tear tears tore torn tearing|tell tells told told telling|throw throws threw thrown throwing|wake wakes woke woken waking
-wear wears wore worn wearing|weave weaves wove woven weaving|wind winds wound wound winding|write writes wrote written writing|hurl hurls hurled hurled hurling
+be is are was were been being|have has had had having|do does did done doing|go goes went gone going
+lie lies lay lain lying|tie ties tied tied tying|begin begins began begun beginning|bend bends bent bent bending
+bite bites bit bitten biting|blow blows blew blown blowing|break breaks broke broken breaking
+bring brings brought brought bringing|buy buys bought bought buying|catch catches caught caught catching
+come comes came come coming|cut cuts cut cut cutting|dig digs dug dug digging|dive dives dove dived diving
+draw draws drew drawn drawing|drink drinks drank drunk drinking|drive drives drove driven driving
+eat eats ate eaten eating|fall falls fell fallen falling|feed feeds fed fed feeding
+fight fights fought fought fighting|fly flies flew flown flying|freeze freezes froze frozen freezing
+get gets got gotten getting|give gives gave given giving|grind grinds ground ground grinding
+grow grows grew grown growing|hang hangs hung hung hanging|hit hits hit hit hitting|hold holds held held holding
+keep keeps kept kept keeping|kneel kneels knelt knelt kneeling|lay lays laid laid laying
+lead leads led led leading|leap leaps leapt leapt leaping|leave leaves left left leaving
+let lets let let letting|light lights lit lit lighting|lose loses lost lost losing|make makes made made making
+meet meets met met meeting|pay pays paid paid paying|put puts put put putting|read reads read read reading
+ride rides rode ridden riding|rise rises rose risen rising|run runs ran run running|say says said said saying
+see sees saw seen seeing|sew sews sewed sewn sewing|shake shakes shook shaken shaking
+shine shines shone shone shining|shoot shoots shot shot shooting|show shows showed shown showing
+shrink shrinks shrank shrunk shrinking|shut shuts shut shut shutting|sing sings sang sung singing
+sink sinks sank sunk sinking|sit sits sat sat sitting|sleep sleeps slept slept sleeping
+slide slides slid slid sliding|speak speaks spoke spoken speaking|spin spins spun spun spinning
+split splits split split splitting|spread spreads spread spread spreading|stand stands stood stood standing
+stick sticks stuck stuck sticking|strike strikes struck struck striking|sweep sweeps swept swept sweeping
+swim swims swam swum swimming|swing swings swung swung swinging|take takes took taken taking
+teach teaches taught taught teaching|tear tears tore torn tearing|tell tells told told telling
+throw throws threw thrown throwing|wake wakes woke woken waking|wear wears wore worn wearing
+weave weaves wove woven weaving|wind winds wound wound winding|write writes wrote written writing
+hurl hurls hurled hurled hurling
 """
 
 AUXILIARIES = {

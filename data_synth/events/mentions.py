@@ -24,6 +24,7 @@ def subject_of(text: str) -> str:
     return text[slice(*span)] if span else ""
 
 
+@lru_cache(maxsize=4096)
 def _predicate(text: str) -> str | None:
     """The clause without its subject, adverbs of order left out; None where no verb was found."""
     _, span, start = clause_parts(text, 0, len(text))
@@ -32,6 +33,7 @@ def _predicate(text: str) -> str | None:
     return text[span[1] :].strip() if span else text
 
 
+@lru_cache(maxsize=4096)
 def head(noun_phrase: str) -> str:
     """Head noun of a subject: the last word before a preposition, participle or relative pronoun."""
     words_seen = []
@@ -44,6 +46,7 @@ def head(noun_phrase: str) -> str:
     return words_seen[-1] if words_seen else ""
 
 
+@lru_cache(maxsize=4096)
 def number(noun_phrase: str) -> str:
     """ "sg" or "pl", from the determiner, a coordination, or the ending of the head noun."""
     low = noun_phrase.lower()
@@ -152,11 +155,16 @@ def _known(pronoun: str, before: str) -> bool:
         return True
     if not before:
         return False
-    found = [t.lower for t in tokens(before)]
+    found = _words_of(before)
     if low in found:
         return True
-    nouns = {"he": _MALE, "she": _FEMALE, "they": _PLURAL_HEADS}.get(low, set())
-    return any(word in nouns for word in found) or (low == "they" and any(w.endswith(("boys", "girls")) for w in found))
+    nouns = {"he": _MALE, "she": _FEMALE, "they": _PLURAL_HEADS | {"boys", "girls"}}.get(low, set())
+    return not found.isdisjoint(nouns)
+
+
+@lru_cache(maxsize=1024)
+def _words_of(text: str) -> frozenset[str]:
+    return frozenset(re.findall(r"[a-z]+", text.lower()))
 
 
 def agree(predicate: str, wanted: str) -> str | None:
@@ -180,6 +188,7 @@ def agree(predicate: str, wanted: str) -> str | None:
     return splice(predicate, edits)[0]
 
 
+@lru_cache(maxsize=4096)
 def _tag(predicate: str) -> str:
     first = next((t.lower for t in tokens(predicate) if t.lower not in words.ADVERBS), "")
     return words.verb_forms().get(first, ("", ""))[1]
@@ -196,7 +205,8 @@ class NounPhrase:
     head: str
 
 
-def noun_phrases(text: str) -> list[NounPhrase]:
+@lru_cache(maxsize=4096)
+def noun_phrases(text: str) -> tuple[NounPhrase, ...]:
     """Noun phrases that open with a determiner, in order, up to and including their head noun."""
     toks, found, i = tokens(text), [], 0
     while i < len(toks):
@@ -210,7 +220,7 @@ def noun_phrases(text: str) -> list[NounPhrase]:
             span = (toks[i].start, toks[j - 1].end)
             found.append(NounPhrase(*span, text[slice(*span)], toks[i].lower, toks[j - 1].lower))
         i = j
-    return found
+    return tuple(found)
 
 
 def _ends_phrase(toks: list, i: int, j: int) -> bool:

@@ -109,7 +109,7 @@ def _score(place: str, sentence: str) -> float:
     slope = WORDS_FIRST if place == "first" else WORDS_SECOND
     score = slope * min(len(low.split()), 30) / 10
     for table, words in ((f"{place} word", set(found)), (f"{place} opening", {found[0]})):
-        hit = set().union(*(_cues(table, word) for word in words))
+        hit = {cue for word in words for cue in _cues(table, word)}
         score += sum(_COMPILED[table][k][0] for k in sorted(hit))
     return score + sum(weight for weight, pattern in _COMPILED[f"{place} phrase"] if pattern.search(low))
 

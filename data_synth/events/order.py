@@ -1,6 +1,7 @@
 """What a parsed caption says about the order of two events; the round trip of every swap."""
 
 import re
+from functools import lru_cache
 
 from data_synth.events.mentions_zh import subject
 from data_synth.events.types import AFTER, BEFORE, SIMULTANEOUS, UNKNOWN, Caption
@@ -20,7 +21,12 @@ def content_words(text: str, language: str) -> frozenset[str]:
         body = re.sub(r"[^\u3400-\u9fff]|[了着过地的得他她它们个只把完先再就又便]|开始", "", body)
         return frozenset(body[i : i + 2] for i in range(max(len(body) - 1, 1))) if body else frozenset()
     found = re.findall(r"[a-z]+(?:['-][a-z]+)*|\d+", text.lower())
-    return frozenset(re.sub(r"(?:ing|ed|es|s|e)$", "", w) if len(w) > 3 else w for w in found if w not in _STOP)
+    return frozenset(_stem(w) for w in found if w not in _STOP)
+
+
+@lru_cache(maxsize=65536)
+def _stem(word: str) -> str:
+    return re.sub(r"(?:ing|ed|es|s|e)$", "", word) if len(word) > 3 else word
 
 
 def overlap(a: frozenset[str], b: frozenset[str]) -> float:

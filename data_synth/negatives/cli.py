@@ -141,9 +141,8 @@ def run(
                     counts.spooled[line["kind"]] += 1
                     if sample is not None and line["kind"] == "order_swap":
                         sample.add(line)
-        fitted = sample.fit() if sample is not None else None
         with _whole(out) as target:
-            for line in _kept(spool, fitted):
+            for line in _kept(spool, sample):
                 target.write(json.dumps(line, ensure_ascii=False) + "\n")
                 counts.written[line["kind"]] += 1
     return counts
@@ -198,6 +197,7 @@ class _Sample:
     def __init__(self, buckets: int):
         self.blocks, self.waiting, self.folds, self.priorities = [], [], [], []
         self.buckets = buckets
+        self.rows = None
 
     def add(self, line: dict) -> None:
         """Take a line unless there are enough."""
@@ -219,27 +219,37 @@ class _Sample:
             self._flush()
         if not self.blocks:
             return None
-        return balance.fit(balance.stacked(self.blocks), np.array(self.folds), np.array(self.priorities))
+        self.rows = balance.stacked(self.blocks)
+        return balance.fit(self.rows, np.array(self.folds), np.array(self.priorities))
 
 
-def _kept(spool: Path, fitted: "balance.Balance | None") -> Iterator[dict]:
+def _kept(spool: Path, sample: "_Sample | None") -> Iterator[dict]:
     """The spooled lines without the order swaps that balancing drops, in order."""
+    fitted = sample.fit() if sample is not None else None
     with spool.open(encoding="utf-8") as lines:
         batch: list[dict] = []
+        judged = 0
         for text in lines:
             batch.append(json.loads(text))
             if len(batch) >= BATCH:
-                yield from _filtered(batch, fitted)
+                yield from _filtered(batch, fitted, sample, judged)
+                judged += sum(line["kind"] == "order_swap" for line in batch)
                 batch = []
-        yield from _filtered(batch, fitted)
+        yield from _filtered(batch, fitted, sample, judged)
 
 
-def _filtered(batch: list[dict], fitted: "balance.Balance | None") -> Iterator[dict]:
+def _filtered(
+    batch: list[dict], fitted: "balance.Balance | None", sample: "_Sample | None", judged: int
+) -> Iterator[dict]:
+    """A batch without what balancing drops; `judged` order swaps came before it, the sample's rows are used again."""
     swaps = [k for k, line in enumerate(batch) if line["kind"] == "order_swap"]
     dropped: set[int] = set()
-    if fitted is not None and swaps:
+    if fitted is not None and sample is not None and swaps:
         lines = [batch[k] for k in swaps]
+        known = sample.rows[judged : judged + len(lines)]
+        new = lines[known.shape[0] :]
+        rows = balance.stacked([known, _contrasts(new).astype(np.float32)]) if new else known
         folds = np.array([balance.fold_of(line["source_id"]) for line in lines])
-        stays = balance.kept(fitted, _contrasts(lines), folds, np.array([_priority(line) for line in lines]))
+        stays = balance.kept(fitted, rows, folds, np.array([_priority(line) for line in lines]))
         dropped = {k for k, stay in zip(swaps, stays, strict=True) if not stay}
     yield from (line for k, line in enumerate(batch) if k not in dropped)

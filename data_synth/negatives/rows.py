@@ -145,6 +145,8 @@ def _text_reason(value: object) -> str:
 
 def _language_reason(text: str) -> str:
     """English or Chinese, not both in equal parts and nothing else."""
+    if text.isascii():
+        return "" if _LATIN_WORD.search(text) else "the caption holds no word"
     han, latin = len(_HAN.findall(text)), len(_LATIN_WORD.findall(text))
     other = sum(c.isalpha() and not c.isascii() and not _HAN.match(c) for c in text)
     foreign = (
