@@ -1,7 +1,8 @@
 """Balancing: drop pairs until blind probes can no longer tell chosen from rejected.
 
 Adversarial refinement (SugarCrepe, arXiv 2306.14610) generalised: instead of two fixed scorers, any set of probes is
-fitted on the pairs themselves with folds grouped by source; held-out margins are binned by size, and in each bin the pairs
+fitted on the pairs themselves with folds grouped by source; held-out margins are binned by size, and in each bin the
+pairs
 that the probes get right are thinned to the number of those they get wrong, times a slack. Slack 1 overshoots (a probe
 fitted anew on what is left falls below 0.5) because the margins that were thinned are noisy, and the more so the larger
 the leak was: 1 + 4 (accuracy - 0.5), at most 1.8, lands near 0.5 on the sets we measured (leaks of 57 to 82 %).
@@ -97,7 +98,8 @@ def balance(
     contrasts: Sequence[Contrast] | None = None,
     slack: float | None = None,
 ) -> np.ndarray:
-    """Which pairs to keep, Bool[n], so that the given contrasts (default: all blind probes) carry no more information."""
+    """Which pairs to keep, Bool[n], so that the given contrasts (default: all blind probes) carry no more
+    information."""
     contrasts = contrasts or [_all_probes]
     blocks = [probes.hashed(c(a, b) for a, b in zip(chosen, rejected, strict=True)) for c in contrasts]
     matrix = probes.scaled(scipy.sparse.hstack(blocks).tocsr())
@@ -129,7 +131,8 @@ def stacked(blocks: Sequence[scipy.sparse.csr_matrix]) -> scipy.sparse.csr_matri
 
 
 def mirror_ks(chosen: np.ndarray, rejected: np.ndarray) -> float:
-    """Kolmogorov-Smirnov distance between the log length ratios and the same with the sides exchanged; 0 = symmetric."""
+    """Kolmogorov-Smirnov distance between the log length ratios and the same with the sides exchanged; 0 =
+    symmetric."""
     ratio = np.sort(np.log(np.maximum(rejected, 1.0) / np.maximum(chosen, 1.0)))
     mirrored = np.sort(-ratio)
     points = np.concatenate([ratio, mirrored])
@@ -138,9 +141,11 @@ def mirror_ks(chosen: np.ndarray, rejected: np.ndarray) -> float:
 
 
 def length_neutral(chosen: Sequence[str], rejected: Sequence[str], sources: Sequence[str]) -> np.ndarray:
-    """Which pairs of a mixture to keep, Bool[n], so that neither the sign nor the size of the length ratio tells a side.
+    """Which pairs of a mixture to keep, Bool[n], so that neither the sign nor the size of the length ratio tells a
+    side.
 
-    Pairs are matched one to one: a rejected text longer by some ratio needs one that is shorter by as much (within 2 %).
+    Pairs are matched one to one: a rejected text longer by some ratio needs one that is shorter by as much (within 2
+    %).
     """
     long = np.array([len(t) for t in chosen], dtype=float), np.array([len(t) for t in rejected], dtype=float)
     ratio = np.log(np.maximum(long[1], 1.0) / np.maximum(long[0], 1.0))

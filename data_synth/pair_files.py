@@ -1,4 +1,5 @@
-"""Reads preference pairs for the audit: JSONL, JSON or parquet, one file or a folder, one rejected text per pair or several."""
+"""Reads preference pairs for the audit: JSONL, JSON or parquet, one file or a folder, one rejected text per pair or
+several."""
 
 import json
 from collections.abc import Iterator

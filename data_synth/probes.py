@@ -1,10 +1,13 @@
 """Blind probes: what can be told about a pair from the two texts alone, with nobody looking at the picture.
 
-A probe turns a text into named numbers; the difference chosen - rejected feeds a linear classifier without intercept, so
-that swapping the two turns the sign and 0.5 means no leak. Folds are grouped by source: the same caption on both sides of
+A probe turns a text into named numbers; the difference chosen - rejected feeds a linear classifier without
+intercept, so
+that swapping the two turns the sign and 0.5 means no leak. Folds are grouped by source: the same caption on both
+sides of
 a split tells the classifier the answer.
 """
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -56,7 +59,7 @@ def surface(text: str) -> Features:
     counts["digits"] = float(sum(c.isdigit() for c in text))
     counts["mean word"] = sum(map(len, found)) / max(len(found), 1)
     counts["distinct"] = len(set(found)) / max(len(found), 1)
-    counts["repeated"] = float(sum(a == b for a, b in zip(found, found[1:], strict=False)))
+    counts["repeated"] = float(sum(a == b for a, b in itertools.pairwise(found)))
     return counts
 
 
@@ -64,7 +67,7 @@ def ngram(text: str) -> Features:
     """Counts of words and of pairs of neighbouring words (characters in Chinese)."""
     found = ["<s>", *words(text), "</s>"]
     counts = Counter(found[1:-1])
-    counts.update(f"{a} {b}" for a, b in zip(found, found[1:], strict=False))
+    counts.update(f"{a} {b}" for a, b in itertools.pairwise(found))
     return dict(counts)
 
 
@@ -94,7 +97,8 @@ def _add_unit(counts: Features, units: list[str], k: int, sign: float) -> None:
 
 
 def moved(chosen: str, rejected: str) -> Features:
-    """position(chosen) - position(rejected) plus the same for single words; skips the sentences that both have in place."""
+    """position(chosen) - position(rejected) plus the same for single words; skips the sentences that both have in
+    place."""
     counts: Features = {}
     left, right = _units(chosen), _units(rejected)
     same = len(left) == len(right)

@@ -10,7 +10,8 @@ _COMMON = set(
 
 
 def splice(text: str, replacements: list[tuple[int, int, str]]) -> tuple[str, list[list[int]]]:
-    """Replace non-overlapping spans; returns the new text and the span of each replacement in it, in the order given."""
+    """Replace non-overlapping spans; returns the new text and the span of each replacement in it, in the order
+    given."""
     order = sorted(range(len(replacements)), key=lambda k: replacements[k][:2])
     parts, landed, cursor, length = [], [[0, 0] for _ in replacements], 0, 0
     for k in order:
@@ -32,7 +33,8 @@ def capital_first(text: str) -> str:
 
 
 def lower_first(text: str, context: str = "") -> str:
-    """First letter lower case unless the first word looks like a name, an acronym or "I" (`context`: the whole caption)."""
+    """First letter lower case unless the first word looks like a name, an acronym or "I" (`context`: the whole
+    caption)."""
     found = re.match(r"[A-Za-z'’-]+", text)
     if found is None:
         return text

@@ -15,11 +15,26 @@ _MARKER = re.compile(
     r"\b(?!')(?:\s*,\s*|\s+|$)",
     re.IGNORECASE,
 )
-_NOT_MARKER = re.compile(r"(?:next to|first (?:person|one|man|woman|place|time)|last (?:one|person)|later in|at the end of|"
-                         r"in the end of|(?:second|third|fourth|last|first) \w+|there (?:is|are|was|were)|now (?:that|on))\b", re.IGNORECASE)  # fmt: skip
+_NOT_MARKER = re.compile(
+    r"(?:next to|first (?:person|one|man|woman|place|time)|last (?:one|person)|later in|at the end of|in the end of|"
+    r"(?:second|third|fourth|last|first) \w+|there (?:is|are|was|were)|now (?:that|on))\b",
+    re.IGNORECASE,
+)
 _PLURALS = {"people", "men", "women", "children", "both", "they", "we", "you"}
-_SUBORDINATORS = {"before": BEFORE, "until": BEFORE, "after": AFTER, "once": AFTER, "while": SIMULTANEOUS, "as": SIMULTANEOUS,
-                  "whilst": SIMULTANEOUS, "when": UNKNOWN, "and": UNKNOWN, "but": UNKNOWN, ",": UNKNOWN, ";": UNKNOWN}  # fmt: skip
+_SUBORDINATORS = {
+    "before": BEFORE,
+    "until": BEFORE,
+    "after": AFTER,
+    "once": AFTER,
+    "while": SIMULTANEOUS,
+    "as": SIMULTANEOUS,
+    "whilst": SIMULTANEOUS,
+    "when": UNKNOWN,
+    "and": UNKNOWN,
+    "but": UNKNOWN,
+    ",": UNKNOWN,
+    ";": UNKNOWN,
+}
 
 
 class Token(NamedTuple):

@@ -106,39 +106,150 @@ LIGHT = {
 """Verbs that hand the meaning on: the lemma of "begins pushing" is push."""
 
 STATIVE = set(
-    """be have hold wear stand sit lie seem look watch contain face surround lean hang rest wait listen live own need want like love
+    """be have hold wear stand sit lie seem look watch contain face surround lean hang rest wait listen live own need
+    want like love
     consist belong resemble know stay remain feature depict observe see stare gaze display""".split()
 )
 
-DETERMINERS = {"a", "an", "the", "this", "that", "these", "those", "his", "her", "its", "their", "my", "our", "your", "some",
-               "several", "many", "another", "each", "every", "both", "all", "two", "three", "four", "five", "six", "one",
-               "various", "different", "other", "more", "no", "any", "multiple", "numerous", "few"}  # fmt: skip
-PREPOSITIONS = {"of", "in", "on", "at", "to", "from", "with", "by", "for", "into", "onto", "over", "under", "through", "across",
-                "along", "around", "behind", "between", "near", "beside", "inside", "outside", "off", "towards", "toward",
-                "against", "upon", "about", "without", "within", "during", "above", "below", "past", "down", "up", "out",
-                "like", "next"}  # fmt: skip
+DETERMINERS = {
+    "a",
+    "an",
+    "the",
+    "this",
+    "that",
+    "these",
+    "those",
+    "his",
+    "her",
+    "its",
+    "their",
+    "my",
+    "our",
+    "your",
+    "some",
+    "several",
+    "many",
+    "another",
+    "each",
+    "every",
+    "both",
+    "all",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "one",
+    "various",
+    "different",
+    "other",
+    "more",
+    "no",
+    "any",
+    "multiple",
+    "numerous",
+    "few",
+}
+PREPOSITIONS = {
+    "of",
+    "in",
+    "on",
+    "at",
+    "to",
+    "from",
+    "with",
+    "by",
+    "for",
+    "into",
+    "onto",
+    "over",
+    "under",
+    "through",
+    "across",
+    "along",
+    "around",
+    "behind",
+    "between",
+    "near",
+    "beside",
+    "inside",
+    "outside",
+    "off",
+    "towards",
+    "toward",
+    "against",
+    "upon",
+    "about",
+    "without",
+    "within",
+    "during",
+    "above",
+    "below",
+    "past",
+    "down",
+    "up",
+    "out",
+    "like",
+    "next",
+}
 SUBJECT_PRONOUNS = {"he": "sg", "she": "sg", "it": "sg", "they": "pl", "we": "pl", "i": "sg", "you": "pl"}
 OBJECT_PRONOUNS = {"him": "sg", "it": "sg", "them": "pl"}
 POSSESSIVES = {"his", "her", "their", "its"}
-ADVERBS = {"also", "then", "quickly", "slowly", "carefully", "gently", "suddenly", "again", "finally", "now", "just", "still",
-           "soon", "immediately", "eventually", "simply", "successfully", "repeatedly", "gradually", "together", "even",
-           "first", "next", "later", "briefly", "softly", "happily", "smoothly", "gracefully"}  # fmt: skip
+ADVERBS = {
+    "also",
+    "then",
+    "quickly",
+    "slowly",
+    "carefully",
+    "gently",
+    "suddenly",
+    "again",
+    "finally",
+    "now",
+    "just",
+    "still",
+    "soon",
+    "immediately",
+    "eventually",
+    "simply",
+    "successfully",
+    "repeatedly",
+    "gradually",
+    "together",
+    "even",
+    "first",
+    "next",
+    "later",
+    "briefly",
+    "softly",
+    "happily",
+    "smoothly",
+    "gracefully",
+}
 
 SEQUENCE_MARKERS = (
-    "first of all|first|firstly|to begin with|to start with|to start|and then|then|after that|after this|after which|afterwards|afterward|"
-    "next up|next|later on|later|subsequently|thereafter|following that|following this|soon after|soon afterwards|shortly after|"
+    "first of all|first|firstly|to begin with|to start with|to start|and then|then|after that|after this|after which|"
+    "afterwards|afterward|"
+    "next up|next|later on|later|subsequently|thereafter|following that|following this|soon after|soon afterwards|"
+    "shortly after|"
     "shortly afterwards|a moment later|moments later|seconds later|a few seconds later|a few moments later|eventually|"
-    "finally|lastly|at last|in the end|at the end|to finish|secondly|thirdly|second|third|fourth|last|suddenly|immediately after|once done|once finished"
+    "finally|lastly|at last|in the end|at the end|to finish|secondly|thirdly|second|third|fourth|last|suddenly|"
+    "immediately after|once done|once finished"
 )
 OPENING_MARKERS = {"first", "firstly", "first of all", "to begin with", "to start with", "to start"}
 WEAK_MARKERS = {"suddenly", "second", "third", "fourth", "last"}
 """Kept in their slot like the others, but no evidence of order by themselves."""
 SIMULTANEOUS_MARKERS = (
-    "meanwhile|in the meantime|at the same time|simultaneously|all the while|in the background|nearby|throughout the video|throughout|"
-    "during this time|during this|while this happens|as this happens|at this time|behind him|behind her|behind them|around him|around her|around them|"
+    "meanwhile|in the meantime|at the same time|simultaneously|all the while|in the background|nearby|"
+    "throughout the video|throughout|"
+    "during this time|during this|while this happens|as this happens|at this time|behind him|behind her|behind them|"
+    "around him|around her|around them|"
     "on the side|to the side"
 )
-NEUTRAL_MARKERS = "also|additionally|in addition|moreover|besides|furthermore|however|now|there|here|instead|overall|again|once again|but|and|so"
+NEUTRAL_MARKERS = (
+    "also|additionally|in addition|moreover|besides|furthermore|however|now|there|here|instead|overall|again|"
+    "once again|but|and|so"
+)
 
 
 def _regular(verb: str) -> tuple[str, str, str]:

@@ -1,4 +1,5 @@
-"""Who is meant: when two English clauses change places, first mentions keep the full noun and later ones the pronoun."""
+"""Who is meant: when two English clauses change places, first mentions keep the full noun and later ones the
+pronoun."""
 
 import re
 from dataclasses import dataclass
@@ -38,8 +39,14 @@ def head(noun_phrase: str) -> str:
     """Head noun of a subject: the last word before a preposition, participle or relative pronoun."""
     words_seen = []
     for token in tokens(noun_phrase):
-        if words_seen and (token.lower in words.PREPOSITIONS or token.lower in {"who", "that", "which", ",", "and"} or
-                           (words.verb_forms().get(token.lower, ("", ""))[1] in {"ing", "past"} and token.lower not in words.DETERMINERS)):  # fmt: skip
+        if words_seen and (
+            token.lower in words.PREPOSITIONS
+            or token.lower in {"who", "that", "which", ",", "and"}
+            or (
+                words.verb_forms().get(token.lower, ("", ""))[1] in {"ing", "past"}
+                and token.lower not in words.DETERMINERS
+            )
+        ):
             if not (len(words_seen) == 1 and words_seen[0] in words.DETERMINERS):
                 break
         words_seen.append(token.lower)
@@ -138,7 +145,8 @@ def _swap_predicates(
 
 
 def _number_said(predicate: str, noun_phrase: str) -> str:
-    """The number that the writer gave a subject by the verb ("a group of girls dance"); by its form where that is open."""
+    """The number that the writer gave a subject by the verb ("a group of girls dance"); by its form where that is
+    open."""
     return {"third": "sg", "base": "pl"}.get(_tag(predicate)) or number(noun_phrase)
 
 

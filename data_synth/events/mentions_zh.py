@@ -1,4 +1,5 @@
-"""Who is meant, in Chinese: dropped subjects stay dropped in the second slot, connectives keep their slot, 一个 -> 那个 is not
+"""Who is meant, in Chinese: dropped subjects stay dropped in the second slot, connectives keep their slot, 一个 ->
+那个 is not
 needed because the first mention moves with the noun.
 """
 
@@ -91,7 +92,8 @@ def _same(first: str, second: str) -> bool:
 def swap(first: str, second: str) -> tuple[str, str] | None:
     """The two clauses in each other's slot: (text for the first slot, text for the second slot), or None.
 
-    One and the same subject, said or dropped, stays in its slot and so do the connectives behind it (他先…再…); an object
+    One and the same subject, said or dropped, stays in its slot and so do the connectives behind it (他先…再…); an
+    object
     that is 它 in the second clause changes place with the noun of the first. None when something would dangle.
     """
     who_a, order_a, a = _parts(first)

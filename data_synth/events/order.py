@@ -8,13 +8,16 @@ from data_synth.events.types import AFTER, BEFORE, SIMULTANEOUS, UNKNOWN, Captio
 
 _COUNTED = re.compile(r"[一二两三几那这][个只条块把张本杯瓶根颗件辆份片盆盘碗袋盒束朵台支枚][\u3400-\u9fff]{1,2}")
 _STOP = set(
-    """a an the this that these those his her its their he she it they we him them is are was were be been being to of in on at with
-    and then next finally after before while as one another first later so from by for into onto two some again own it's""".split()
+    """a an the this that these those his her its their he she it they we him them is are was were be been being to
+    of in on at with
+    and then next finally after before while as one another first later so from by for into onto two some again own
+    it's""".split()
 )
 
 
 def content_words(text: str, language: str) -> frozenset[str]:
-    """Stems of the content words (English) or the character bigrams (Chinese): what identifies an event after an edit."""
+    """Stems of the content words (English) or the character bigrams (Chinese): what identifies an event after an
+    edit."""
     if language == "zh":
         who = subject(text)
         body = _COUNTED.sub("", text[len(who) :]) or text  # who and what may have been traded for 他 and 它

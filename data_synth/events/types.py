@@ -62,5 +62,6 @@ class Negative:
     text: str
     kind: str
     edit: dict = field(default_factory=dict)
-    """JSON: `spans` in the chosen text and `rejected_spans` in this one, lists of [start, end); plus operator-specific keys."""
+    """JSON: `spans` in the chosen text and `rejected_spans` in this one, lists of [start, end); plus
+    operator-specific keys."""
     why: str = ""

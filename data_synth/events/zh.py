@@ -1,6 +1,7 @@
 """Rule parser for Chinese captions: sentences and clauses by punctuation, and the connectives that order them.
 
-先…再/然后/接着/随后/最后/之后/之前/…前/…后 order; 同时/一边…一边/边…边/…的时候/…时/着/与此同时 are simultaneous. Words are not needed
+先…再/然后/接着/随后/最后/之后/之前/…前/…后 order; 同时/一边…一边/边…边/…的时候/…时/着/与此同时 are simultaneous.
+Words are not needed
 for that; jieba, where asked for, only finds the verb of a clause.
 """
 

@@ -83,7 +83,8 @@ def _places(caption: Caption) -> list[tuple[int, int, str, int]]:
 
 
 def _exchange(caption: Caption, places: list, seed: int) -> Negative | None:
-    """Two names of one group change places wherever they stand; None when the two play the same part in the sentence."""
+    """Two names of one group change places wherever they stand; None when the two play the same part in the
+    sentence."""
     pairs = sorted({tuple(sorted((a[2], b[2]))) for a in places for b in places if a[3] == b[3] and a[2] != b[2]})
     pairs = [p for p in pairs if not _same_part(caption.text, *p)]
     if not pairs:

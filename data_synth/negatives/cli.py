@@ -1,6 +1,7 @@
 """`rlkit negatives`: a file of captions in, a file of pairs out; rows that cannot be used go to a quarantine file.
 
-Three passes of constant memory: rows are read and checked one by one and their pairs spooled to disk; of the order swaps,
+Three passes of constant memory: rows are read and checked one by one and their pairs spooled to disk; of the order
+swaps,
 a fixed number fits the blind probes; then the spool is copied to the output without the swaps that would leak.
 """
 

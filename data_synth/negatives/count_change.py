@@ -20,7 +20,8 @@ GROUPS = {
     ),
 }
 GUARD = re.compile(
-    r"\b(?:\d+[.,:/-]\d+|\d+(?:st|nd|rd|th|s|d|k|p|x|%)|(?:19|20)\d\d|(?:the|these|those|other) two|two of|in two)\b|\d{2,}",
+    r"\b(?:\d+[.,:/-]\d+|\d+(?:st|nd|rd|th|s|d|k|p|x|%)|(?:19|20)\d\d)\b|"
+    r"\b(?:(?:the|these|those|other) two|two of|in two)\b|\d{2,}",
     re.IGNORECASE,
 )
 """Times, ordinals, years and fixed phrases count nothing that one can see."""

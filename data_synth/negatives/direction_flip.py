@@ -75,7 +75,8 @@ GROUPS = {
 """Phrases that exclude each other; bare "up" and "in" are left alone ("picks up", "in a room")."""
 
 GUARD = re.compile(
-    r"\b(?:has|have|had|having|is|are|was|were|be|been|being) left\b|\bleft (?:the|a|an|his|her|their|him|them|it|over|behind)\b|"
+    r"\b(?:has|have|had|having|is|are|was|were|be|been|being) left\b|\bleft (?:the|a|an|his|her|their|him|them|it|"
+    r"over|behind)\b|"
     r"\b(?:all|just|that's) right\b|\bright (?:away|now|before|after|in|on|at|next|behind|beside|there|here|angle)\b|"
     r"\bleft and right\b|\bright and left\b|\bfrom (?:left|right) to (?:left|right)\b|\bback and forth\b|"
     r"\b(?:look|looks|looking) forward\b|\bwalk(?:s|ing)? (?:up|down) and (?:up|down)\b|左右|上下",

@@ -1,4 +1,5 @@
-"""Graded chains for listwise training: the caption with 0, 1, 2, ... errors, each link one more than the link before."""
+"""Graded chains for listwise training: the caption with 0, 1, 2, ... errors, each link one more than the link
+before."""
 
 import random
 from collections.abc import Callable, Sequence

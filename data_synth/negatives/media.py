@@ -1,6 +1,7 @@
 """Negatives on the picture side: the same true caption with a clip that it no longer describes.
 
-Pure functions on frames (uint8 [T, H, W, 3]) and timestamps (float64 [T], seconds); they return new arrays, the kind and the
+Pure functions on frames (uint8 [T, H, W, 3]) and timestamps (float64 [T], seconds); they return new arrays, the kind
+and the
 evidence. Timestamps keep their values, in order: only what is seen at them changes.
 """
 
@@ -9,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 SAME = 2.0
-"""Mean absolute difference of pixel values (0-255) below which two clips count as the same: a still image played backwards."""
+"""Mean absolute difference of pixel values (0-255) below which two clips count as the same: a still image played
+backwards."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ def cropped_frames(
 def other_clip(
     frames: np.ndarray, timestamps: np.ndarray, others: list[np.ndarray], *, seed: int = 0
 ) -> Corrupted | None:
-    """The frames of another clip, drawn by `seed`, at the timestamps of this one; None when no other looks different."""
+    """The frames of another clip, drawn by `seed`, at the timestamps of this one; None when no other looks
+    different."""
     order = np.random.default_rng(seed).permutation(len(others))
     for k in order:
         if not len(others[k]) or not len(frames):

@@ -1,7 +1,9 @@
 """order_swap: two neighbouring events change places, only where something says which comes first.
 
-In a caption that is one text, the evidence is a connective ("then", "before", "先…再"). In a list of sentences it is that,
-or a sequence judged likely enough by `events.narrative`. Connectives stay in their slots, subjects that name the same one
+In a caption that is one text, the evidence is a connective ("then", "before",
+"先…再"). In a list of sentences it is that,
+or a sequence judged likely enough by `events.narrative`. Connectives stay in their slots, subjects that name the
+same one
 stay too, a first mention keeps the full noun. Refused: simultaneous, unordered, repeated and stative events, and every
 swap that the round trip through the parser does not read as the opposite order (clauses swapped together with their
 connective, for one).

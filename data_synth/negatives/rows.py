@@ -1,4 +1,5 @@
-"""Rows of a caption file: read one by one, checked, and either usable or named with the field and the reason why not."""
+"""Rows of a caption file: read one by one, checked, and either usable or named with the field and the reason why
+not."""
 
 import json
 import re

@@ -1,4 +1,5 @@
-"""truncated: the caption stops too early, at the end of an event and properly closed; or, as a kind of its own, in mid-clause."""
+"""truncated: the caption stops too early, at the end of an event and properly closed; or, as a kind of its own, in
+mid-clause."""
 
 import random
 import re

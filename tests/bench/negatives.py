@@ -1,6 +1,8 @@
-"""Bench of the order swaps: `python tests/bench/negatives.py <captions.jsonl>` with `sentences` and, to judge, `timestamps`.
+"""Bench of the order swaps: `python tests/bench/negatives.py <captions.jsonl>` with `sentences` and, to judge,
+`timestamps`.
 
-Prints yield, blind accuracy and overlap of the naive generator (every neighbouring pair swapped as it stands) and of ours, and
+Prints yield, blind accuracy and overlap of the naive generator (every neighbouring pair swapped as it stands) and of
+ours, and
 the throughput. Timestamps are read here alone, after the pairs are made.
 """
 
@@ -18,11 +20,21 @@ from data_synth.negatives import cli
 from data_synth.pair_files import Pair
 
 MADE = [
-    ["A man walks into a {0} kitchen.", "He washes the {1}, a carrot and an onion.", "Then he cuts the {1} on a board.",
-     "After that, he puts everything into a pan.", "Finally he eats at the table and smiles."],
-    ["A {0} dog runs across the yard.", "It picks up a {1} and shakes its head.", "A boy throws a stick, and the dog follows.",
-     "The dog brings the stick back to the boy.", "They walk home together."],
-]  # fmt: skip
+    [
+        "A man walks into a {0} kitchen.",
+        "He washes the {1}, a carrot and an onion.",
+        "Then he cuts the {1} on a board.",
+        "After that, he puts everything into a pan.",
+        "Finally he eats at the table and smiles.",
+    ],
+    [
+        "A {0} dog runs across the yard.",
+        "It picks up a {1} and shakes its head.",
+        "A boy throws a stick, and the dog follows.",
+        "The dog brings the stick back to the boy.",
+        "They walk home together.",
+    ],
+]
 WORDS = ["red", "blue", "large", "small", "bright", "old", "new", "clean"]
 THINGS = ["potato", "ball", "rope", "tomato", "shoe", "pepper"]
 
@@ -37,17 +49,19 @@ def main() -> None:
         folder = Path(name)
         source = Path(options.captions) if options.captions else _made(folder / "captions.jsonl", 2000)
         rows = {_source(row): row for row in map(json.loads, source.read_text(encoding="utf-8").splitlines())}
-        ours_s, peer_s, ours = [], [], []
+        ours_s, peer_s, cpu_s = [], [], []
         for _ in range(options.repetitions):
-            start = time.perf_counter()
+            start, cpu = time.perf_counter(), time.process_time()
             counts = cli.run(source, folder / "pairs.jsonl", ["order_swap"])
             ours_s.append(time.perf_counter() - start)
+            cpu_s.append(time.process_time() - cpu)
             start = time.perf_counter()
             naive = [pair for key, row in rows.items() for pair in _naive(key, row["sentences"])]
             peer_s.append(time.perf_counter() - start)
         ours = [json.loads(x) for x in (folder / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
     case = _judge(rows, ours, naive)
     case["captions_per_s"] = round(counts.rows / statistics.median(ours_s), 1)
+    case["captions_per_cpu_s"] = round(counts.rows / statistics.median(cpu_s), 1)
     for key, value in case.items():
         print(f"{key:<28}{value}")
     case |= {

@@ -131,14 +131,24 @@ def write(path, rows):
 
 
 def test_exit_code_and_schema(tmp_path, capsys):
-    clean = write(tmp_path / "clean.jsonl", [{"source_id": p.source_id, "chosen": p.chosen, "rejected": p.chosen, "kind": "none"}
-                                             for p in made(40, lambda t, d: t)])  # fmt: skip
+    clean = write(
+        tmp_path / "clean.jsonl",
+        [
+            {"source_id": p.source_id, "chosen": p.chosen, "rejected": p.chosen, "kind": "none"}
+            for p in made(40, lambda t, d: t)
+        ],
+    )
     assert audit.main([str(clean), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert {"n", "operators", "overall"} <= set(report)
     assert {"n", "length", "surface", "ngram", "position", "blind"} <= set(report["operators"]["none"])
-    leaking = write(tmp_path / "leak.jsonl", [{"image": p.source_id, "caption": p.chosen, "negative_caption": p.rejected}
-                                              for p in made(100, lambda t, d: t + " " + sentence(d))])  # fmt: skip
+    leaking = write(
+        tmp_path / "leak.jsonl",
+        [
+            {"image": p.source_id, "caption": p.chosen, "negative_caption": p.rejected}
+            for p in made(100, lambda t, d: t + " " + sentence(d))
+        ],
+    )
     assert audit.main([str(leaking)]) == 1
     assert audit.main([str(tmp_path / "none.jsonl")]) == 2
     assert "no file or folder" in capsys.readouterr().err

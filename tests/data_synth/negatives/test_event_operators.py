@@ -71,13 +71,29 @@ def test_a_chain_ends_where_nothing_more_can_be_wrong():
     assert graded.corrupt("It rains.", errors=9) is None
 
 
-@pytest.mark.parametrize("name", ["order_swap", "truncated", "verbose", "drop_event", "insert_event", "event_replace", "graded",
-                                  "direction_flip", "camera_swap", "attribute_swap", "count_change", "actor_swap"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "order_swap",
+        "truncated",
+        "verbose",
+        "drop_event",
+        "insert_event",
+        "event_replace",
+        "graded",
+        "direction_flip",
+        "camera_swap",
+        "attribute_swap",
+        "count_change",
+        "actor_swap",
+    ],
+)
 @pytest.mark.parametrize(
     "caption", [CAPTION, CHINESE, "", "...", "🙂", "a", "。", "Two red dogs run left. The camera pans left."]
 )
 def test_every_operator_is_pure_and_differs_from_the_caption(name, caption):
-    """One conformance test for the plug-ins: same seed, same negative; spans inside the texts; never the caption itself."""
+    """One conformance test for the plug-ins: same seed, same negative; spans inside the texts; never the caption
+    itself."""
     import importlib
 
     corrupt = importlib.import_module(f"data_synth.negatives.{name}").corrupt

@@ -7,8 +7,11 @@ from data_synth.negatives import actor_swap, attribute_swap, camera_swap, count_
 CASES = [
     (direction_flip, "A red circle moves left.", {"A red circle moves right."}),
     (direction_flip, "Left of the tree stands a dog.", {"Right of the tree stands a dog."}),
-    (direction_flip, "The wheel turns clockwise.", {"The wheel turns counterclockwise.", "The wheel turns counter-clockwise.",
-                                                    "The wheel turns anticlockwise."}),
+    (
+        direction_flip,
+        "The wheel turns clockwise.",
+        {"The wheel turns counterclockwise.", "The wheel turns counter-clockwise.", "The wheel turns anticlockwise."},
+    ),
     (direction_flip, "红色圆形向左移动。", {"红色圆形向右移动。"}),
     (direction_flip, "一只猫往上爬。", {"一只猫往下爬。"}),
     (camera_swap, "镜头推近。", {"镜头拉远。", "镜头静止。", "镜头左摇。", "镜头右摇。"}),
@@ -17,7 +20,7 @@ CASES = [
     (actor_swap, "A boy kicks the ball to a girl.", {"A girl kicks the ball to a boy."}),
     (actor_swap, "一个男子打开门。", {"一个女子打开门。"}),
     (actor_swap, "狗追猫。", {"猫追狗。"}),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("operator", "caption", "expected"), CASES)
