@@ -24,7 +24,7 @@ before a run
   doctor                    what this machine lacks, with the command that mends it
 the run
   run RECIPE [KEY=VALUE]    accelerate launch, with --config ddp or --processes 4
-  eval RUN                  measure a finished run again
+  eval RUN                  the table of results of a finished run
   report RUN                write and open report.html
   diff RUN RUN              what differs in recipe and results
 data

@@ -185,7 +185,8 @@ class Loss:
     """Strength of the pull towards the reference: larger stays closer. `ipo` and `sigmoid_norm` use token means, so
     their scale differs."""
     label_smoothing: Annotated[float, Between(0, 0.5)] = 0.0
-    """Share of pairs assumed to be labelled the wrong way round; for sigmoid, robust and exo_pair."""
+    """Share of pairs assumed to be labelled the wrong way round; as in TRL it acts on robust, exo_pair, aot and
+    aot_unpaired alone."""
     ld_alpha: Share | None = None
     """Weight of the tokens beyond the shorter answer's length (LD-DPO), for policy and reference alike; null: 1."""
     discopop_tau: Annotated[float, Between(1e-6, 1e6)] = 0.05
