@@ -14,6 +14,7 @@ _FEMALE = set("woman girl lady female mother mom daughter queen actress she wife
 _STOPPERS = set("and or but then before after while as when until who that which where so because not is are".split())
 _INDEFINITE = {"a", "an", "some", "two", "three", "four", "five", "six", "several"}
 _DANGLING = re.compile(r"\b(another|the other|others|too|also|still|instead|continues?|resumes?)\b", re.IGNORECASE)
+_ANOTHER_ONE = re.compile(r"\b(first|second|third|fourth|last|next|other|same|former|latter)\b", re.IGNORECASE)
 _NEEDS_CONTEXT = re.compile(r"\b(again|more|same|rest|both|remaining|such)\b", re.IGNORECASE)
 _PLURAL_HEADS = set("people men women children kids couple team crowd group family band audience pair".split())
 
@@ -72,6 +73,8 @@ def number(noun_phrase: str) -> str:
 def agrees(pronoun: str, noun_phrase: str) -> bool:
     """Can the subject pronoun stand for this noun phrase?"""
     low, last = pronoun.lower(), head(noun_phrase)
+    if noun_phrase.lower() in {"this", "that", "these", "those", "there", "here", "what"}:
+        return False
     first = noun_phrase.lower().split()[0] if noun_phrase else ""
     if low == "they":
         return number(noun_phrase) == "pl" or last in _PLURAL_HEADS
@@ -96,7 +99,7 @@ def same_referent(a: str, b: str) -> bool:
         b.lower().split()[0] in {"the", "this", "that", "these", "those"}
         and a.lower().split()[0] not in words.POSSESSIVES
     ):
-        return head(a) == head(b)
+        return head(a) == head(b) and not _ANOTHER_ONE.search(b)
     return a.lower() == b.lower()
 
 
@@ -264,12 +267,15 @@ def _trade_objects(a: str, b: str, subject: str, before: str) -> tuple[str, str]
         if re.search(rf"\b{word}\b", a, re.IGNORECASE):
             continue  # both speak of something earlier
         want = {"it": "sg", "them": "pl"}.get(word)
+        if any(0 < p.start and p.end <= m.start() and number(p.text) == want for p in noun_phrases(b)):
+            continue  # "picks up the knife and drops it": the antecedent moves along
         earlier = next((p for p in phrases if p.start not in used and number(p.text) == want), None)
         if earlier is None:
             if _known({"him": "he", "her": "she", "them": "they"}.get(word, word), before):
                 continue
             return None
         used.add(earlier.start)
-        edits_a.append((earlier.start, earlier.end, recase(word, earlier.text)))
+        said = {"them": "they"}.get(word, word) if earlier.start == 0 and not subject else word
+        edits_a.append((earlier.start, earlier.end, recase(said, earlier.text)))
         edits_b.append((m.start(), m.end(), lower_first(earlier.text)))
     return splice(a, edits_a)[0], splice(b, edits_b)[0]

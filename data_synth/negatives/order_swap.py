@@ -31,7 +31,7 @@ from data_synth.events.order import content_words, order_flipped, order_of, over
 
 REPEAT = 0.6
 """Two events that share more than this part of their content words count as the same event repeated."""
-RISK = -0.43
+RISK = -0.47
 """Highest `overlap_risk` at which two neighbouring sentences without a connective still count as a sequence."""
 
 

@@ -112,6 +112,15 @@ def test_a_pronoun_known_from_before_may_move():
     assert swap("The crowd cheers", "He jumps", before="A man runs.") == ("He jumps", "The crowd cheers")
 
 
+def test_an_antecedent_inside_the_clause_moves_along():
+    first, second = "She turns the dial", "She picks up the knife and drops it"
+    assert swap(first, second) == ("She picks up the knife and drops it", "She turns the dial")
+
+
+def test_this_and_ordinals_name_somebody_else():
+    assert not same_referent("This", "He") and not same_referent("A different lady", "The first lady")
+
+
 def test_verbs_agree():
     assert (agree("are dancing and smile", "sg"), agree("walks and sits", "pl")) == (
         "is dancing and smiles",
