@@ -25,6 +25,8 @@ ROW_KEYS = frozenset(
     "input_ids position_ids segments mm_token_type_ids keep sources targets target_mask span_mask answer_mask "
     "prompt_lengths answer_lengths rejected_weight index processed_tokens".split()
 )
+PIXELS = "pixel_values_videos"
+MOST_LAYOUTS = 256  # prompts kept; a data set with more shapes is processed one by one
 CLOCK = 1000.0  # timestamps reach the processor as frame numbers of a 1,000 fps clock: exact to the millisecond
 
 
@@ -76,7 +78,8 @@ def encode(
     template = captioner.processor.apply_chat_template
     prompt_text = template(prompt_messages, tokenize=False, add_generation_prompt=True)
     images = record.get("images") if images is None else images
-    prompt = _process(captioner, prompt_text, clip, images, f"row {record.get('pair_id', index)}")
+    known = captioner.sharing if positions is None else positions
+    prompt, table = _prompt(captioner, prompt_text, clip, images, known, f"row {record.get('pair_id', index)}")
     answers, spans = [], []
     edits = _edits(record.get("edit"), len(rejected))
     for number, messages in enumerate([record["chosen"], *rejected]):
@@ -89,9 +92,6 @@ def encode(
         marked = marked if number == 0 else edits[number - 1].get("rejected_spans", [])
         answers.append(ids)
         spans.append(_inside(offsets, marked))
-    module = family_module(captioner.family)
-    known = captioner.sharing if positions is None else positions
-    table = module.positions(captioner.base, prompt) if known else torch.arange(prompt["input_ids"].shape[1])[None]
     weights = [float(weight) for weight in record.get("rejected_weight") or [1.0] * len(rejected)]
     return Example(prompt, table, answers, spans, weights, index)
 
@@ -168,6 +168,29 @@ def bucketed(lengths: Sequence[int], batch_size: int, *, seed: int = 0, epoch: i
         window = window[np.argsort(lengths[window], kind="stable")]
         batches += [window[at : at + batch_size].tolist() for at in range(0, len(window), batch_size)]
     return [batches[at] for at in generator.permutation(len(batches))]
+
+
+def _prompt(captioner: Captioner, text: str, clip, images, known: bool, where: str):
+    """The processed prompt and its positions. Prompts of one text and one clip shape differ in their pixels only, so
+    the rest is kept: the processor's checks cost ten times what the pixels do."""
+    key = None if images or clip is None else (text, clip.frames.shape, tuple(clip.timestamps), known)
+    kept = captioner.layouts.get(key)
+    if kept is not None:
+        video = captioner.processor.video_processor(
+            videos=[clip.frames],
+            video_metadata=[video_metadata(clip.timestamps)],
+            do_sample_frames=False,
+            return_tensors="pt",
+        )
+        return kept["prompt"] | {PIXELS: video[PIXELS]}, kept["table"]
+    prompt = _process(captioner, text, clip, images, where)
+    if known:
+        table = family_module(captioner.family).positions(captioner.base, prompt)
+    else:
+        table = torch.arange(prompt["input_ids"].shape[1])[None]
+    if key is not None and PIXELS in prompt and len(captioner.layouts) < MOST_LAYOUTS:
+        captioner.layouts[key] = {"prompt": {k: v for k, v in prompt.items() if k != PIXELS}, "table": table}
+    return prompt, table
 
 
 def _process(captioner: Captioner, text: str, clip, images, where: str) -> dict[str, Tensor]:

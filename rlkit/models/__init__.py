@@ -6,7 +6,8 @@ the tower), positions, features, time_table.
 
 import importlib
 import re
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,8 @@ class Captioner:
     """Why sharing is on or off, to be shown to the user."""
     vision: str = "full"
     """frozen, lora or full. A frozen tower is run once, without gradient, for policy and reference together."""
+    layouts: dict[Hashable, dict[str, Any]] = field(default_factory=dict, repr=False)
+    """What `rows.encode` found out about prompts: the same question about clips of one shape differs in pixels only."""
 
     @property
     def base(self) -> nn.Module:

@@ -173,3 +173,25 @@ def test_media_the_processor_refuses_are_one_sentence(tiny_captioner, make_recor
     captioner = tiny_captioner("qwen3_vl")
     with pytest.raises(DataError, match=r"row 3: the processor refuses.*t:1 must be larger"):
         rows.encode(captioner, make_record(), make_clip(1), index=3)
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "llava_onevision"])
+def test_a_second_clip_of_the_same_shape_is_encoded_as_if_it_were_the_first(
+    tiny_captioner, make_record, make_clip, family
+):
+    first, second = make_clip(seed=1), make_clip(seed=2)
+    warm, cold = tiny_captioner(family), tiny_captioner(family)
+    rows.encode(warm, make_record(), first)
+    assert warm.layouts
+    again, alone = rows.encode(warm, make_record(), second), rows.encode(cold, make_record(), second)
+    assert again.prompt.keys() == alone.prompt.keys()
+    assert all(torch.equal(again.prompt[key], alone.prompt[key]) for key in alone.prompt)
+    assert torch.equal(again.positions, alone.positions)
+
+
+def test_other_timestamps_are_another_layout(tiny_captioner, make_record, make_clip):
+    captioner = tiny_captioner("qwen2_5_vl")
+    slow = rows.encode(captioner, make_record(), make_clip(spacing=1.0))
+    fast = rows.encode(captioner, make_record(), make_clip(spacing=0.25))
+    assert slow.prompt["second_per_grid_ts"].tolist() != fast.prompt["second_per_grid_ts"].tolist()
+    assert not torch.equal(slow.positions, fast.positions)
