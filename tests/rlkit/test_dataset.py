@@ -5,7 +5,10 @@ from types import SimpleNamespace
 import pytest
 
 from data_synth.records import make_record
+from rlkit.clips import world_clips
 from rlkit.dataset import Examples, LengthGroupedBatches
+from rlkit.progress import Progress
+from rlkit.recipe import Data, Noise
 
 NUMBERS = ("One.", "Two.", "Three.", "Four.")
 
@@ -41,3 +44,12 @@ def test_short_answers_are_not_sorted_by_what_they_say():
 @pytest.mark.parametrize(("answer", "expected"), [("x" * 10, 0), ("x" * 300, 1), ("x" * 1000, 3)])
 def test_length_counts_all_answers_in_bins(answer, expected):
     assert examples([answer]).length(0) == expected
+
+
+def test_without_noise_the_world_trains_on_true_captions(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with Progress("test", rank=1) as progress:
+        quiet = world_clips(Data(num_clips=6), "train", 6, progress, workers=1)
+        noisy = world_clips(Data(num_clips=6, noise=Noise()), "train", 6, progress, workers=1)
+    assert all(row["caption"] == row["true_caption"] for row in quiet)
+    assert any(row["caption"] != row["true_caption"] for row in noisy)
