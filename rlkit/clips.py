@@ -66,11 +66,7 @@ def world_clips(data: Data, split: str, count: int, progress: Progress, *, worke
     progress.stage(f"rendering {count:,} clips ({split})", total=count)
     for done in render_clips(folder, count, seed=data.world_seed, split=split, num_events=events, workers=workers):
         progress.step(done)
-    noise = (
-        Noise()
-        if data.noise is None
-        else Noise(data.noise.salient_first, data.noise.invented, tuple(data.noise.padding))
-    )
+    noise = data.noise and Noise(data.noise.salient_first, data.noise.invented, tuple(data.noise.padding))
     tag = f"{count}-{data.language}" + ("" if data.noise is None else "-noisy")
     path = write_captions(
         folder,
