@@ -72,11 +72,11 @@ def _actor(image: np.ndarray, event: Event, progress: float, radius: float) -> N
         radius *= 0.45 + 1.2 * progress
     elif event.action == "shrinks":
         radius *= 1.65 - 1.2 * progress
-    elif event.action == "blinks" and int(progress * 6) % 2:
+    elif event.action == "blinks" and int(progress * 4) % 2:
         return
     x, y = _X - dx, _Y + 0.12 - dy
     if event.action == "shakes":
-        x = x + (0.22 if int(progress * 8) % 2 else -0.22)
+        x = x + (0.25 if int(progress * 4) % 2 else -0.25)  # twice a second: seen at 4 frames a second, too
     _paint(image, _distance(shape, x, y, radius), np.float32(_COLOURS[colour]))
 
 
