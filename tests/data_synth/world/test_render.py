@@ -62,3 +62,9 @@ def test_marks_on_the_ground_can_be_counted():
 
 def test_rendering_is_deterministic():
     assert np.array_equal(one_event("shakes"), one_event("shakes"))
+
+
+def test_shaking_and_blinking_are_seen_at_half_the_frame_rate():
+    shaking, blinking = redness(one_event("shakes")[::2]), redness(one_event("blinks")[::2])
+    assert len({round(centre(one)[1]) for one in shaking}) == 2
+    assert {bool(one.any()) for one in blinking} == {True, False}

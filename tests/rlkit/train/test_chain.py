@@ -1,6 +1,7 @@
 """What a finished run leaves behind, and what its numbers must be whatever the model learnt."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -89,3 +90,19 @@ def test_the_report_is_one_file_with_the_captions(chain):
     assert "<table" in text
     assert 'src="http' not in text
     assert "data:image/jpeg;base64," in text
+
+
+def test_a_run_killed_after_its_last_step_ends_with_the_same_bytes(chain, tmp_path, monkeypatch):
+    # transformers 5.23 would load nothing from a Qwen2.5-VL checkpoint, and take one more step
+    from rlkit.run import run
+
+    shutil.copytree(chain / "runs/base_caption", tmp_path / "runs/base_caption")
+    shutil.copy(chain / "base_caption.yaml", tmp_path)
+    folder = tmp_path / "runs/base_caption"
+    for name in ("results.json", "evaluation.jsonl"):
+        (folder / name).unlink()
+    shutil.rmtree(folder / "final")
+    monkeypatch.chdir(tmp_path)
+    run("base_caption.yaml")
+    for name in ("final/model.safetensors", "evaluation.jsonl"):
+        assert (folder / name).read_bytes() == (chain / "runs/base_caption" / name).read_bytes(), name
