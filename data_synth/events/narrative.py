@@ -1,15 +1,10 @@
-"""Do two neighbouring sentences of an English description follow each other in time, or overlap? Judged from the
-text alone.
+"""Do two neighbouring sentences of an English description follow each other in time, or overlap? From the text alone.
 
-Sentences written one after the other are no proof of order: in ActivityNet Captions the intervals of one
-neighbouring pair in
-four overlap. What speaks for an overlap: an opening sentence that sums the clip up, an activity without an end
-(playing,
-dancing, riding), crowds and bystanders, a new participant introduced by "a",
-places in the background. What speaks for a
-sequence: connectives, a pronoun that carries the story on, cuts and titles, verbs that end (put, throw, open). The
-weights
-are hand-set multiples of 0.05 on such cues; they were checked, not fitted, on captions whose timestamps are known.
+Sentences written one after the other are no proof of order: in ActivityNet Captions the intervals of one neighbouring
+pair in four overlap. What speaks for an overlap: an opening sentence that sums the clip up, an activity without an end
+(playing, dancing, riding), crowds and bystanders, a new participant introduced by "a", places in the background. What
+speaks for a sequence: connectives, a pronoun that carries the story on, cuts and titles, verbs that end (put, throw,
+open). The weights are multiples of 0.05 set by hand while looking at logistic fits on captions with known timestamps.
 """
 
 import re
