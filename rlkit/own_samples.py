@@ -4,14 +4,12 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from data_synth.records import make_record
 from data_synth.world.clips import events_of
 from rlkit import generate, plugins, rows
 from rlkit.clips import Clips
-from rlkit.errors import RecipeError
 from rlkit.models import Captioner
 from rlkit.progress import Progress
 from rlkit.recipe import REWARD, Recipe
@@ -90,9 +88,3 @@ def truth_test(recipe: Recipe) -> Callable[[Mapping[str, Any], str], bool]:
         return extra == 0 and [list(event) for event in told] == [list(event) for event in row["events"]]
 
     return is_true
-
-
-def check_judge(recipe: Recipe, found: Clips) -> None:
-    """Raise RecipeError where the world's truth is asked of clips that have none."""
-    if recipe.sampling.judge == "world" and recipe.data.source != "world" and Path(recipe.data.folder or "").exists():
-        raise RecipeError("sampling.judge: `world` knows the truth of rendered clips only; name a reward model.")

@@ -429,6 +429,8 @@ def contradictions(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "data.folder", "source: folder needs the folder with the clips, for example data.folder=clips/"
     if data.source == "pairs" and data.pairs is None:
         yield "data.pairs", "source: pairs needs the parquet file or folder, for example data.pairs=pairs/"
+    if data.source != "world" and recipe.sampling.judge == "world":
+        yield "sampling.judge", "`world` knows the truth of rendered clips only; name a reward model, or remove it"
     if data.num_labelled is not None and data.num_labelled > data.num_clips:
         yield (
             "data.num_labelled",

@@ -143,7 +143,7 @@ def test_uneven_settings_are_refused_with_the_nearest_even_ones(devices, per_dev
 
 def test_suggested_settings_are_accepted():
     asked = recipe(data=Data(num_clips=96), train=Train(per_device_train_batch_size=8))
-    plan.refuse_uneven(plan.batches_of(asked, 2), 16)
+    assert plan.refuse_uneven(plan.batches_of(asked, 2), 16) is None
 
 
 def test_too_little_memory_names_the_batch_that_fits():

@@ -50,7 +50,7 @@ def test_an_argument_without_default_is_required(folder):
 
 
 def test_the_file_is_read_not_run(folder):
-    options_of("caption, *, strength=1", before="raise SystemExit('ran')\n")
+    assert set(options_of("caption, *, strength=1", before="raise SystemExit('ran')\n")) == {"strength"}
 
 
 def test_the_users_own_file_is_imported_when_it_is_used(folder):
