@@ -193,7 +193,6 @@ PREPOSITIONS = {
     "next",
 }
 SUBJECT_PRONOUNS = {"he": "sg", "she": "sg", "it": "sg", "they": "pl", "we": "pl", "i": "sg", "you": "pl"}
-OBJECT_PRONOUNS = {"him": "sg", "it": "sg", "them": "pl"}
 POSSESSIVES = {"his", "her", "their", "its"}
 ADVERBS = {
     "also",
