@@ -36,10 +36,10 @@ rlkit VERB --help has an example for each."""
 
 ELSEWHERE = {
     "eval": ("rlkit.evaluate", "a run folder, for example runs/dpo_caption"),
-    "report": ("rlkit.report", "a run folder, for example runs/dpo_caption"),
+    "report": ("rlkit.report.page", "a run folder, for example runs/dpo_caption"),
     "negatives": ("data_synth.negatives.cli", "a JSONL file of captions"),
     "audit": ("data_synth.audit", "a folder or parquet file of pairs"),
-    "review": ("rlkit.review", "a folder or parquet file of pairs"),
+    "review": ("rlkit.report.review", "a folder or parquet file of pairs"),
     "data": ("rlkit.export", ""),
 }
 """Verbs whose file has a `main(argv)` of its own, and what their first argument must be."""
@@ -139,14 +139,15 @@ def check(argv: list[str]) -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("--repair", action="store_true", help="add the two lines that make plain YAML launchable")
     given = parser.parse_intermixed_args(argv)
-    from rlkit import recipe_file, recipe_text
     from rlkit.plugins import is_path, shown_path
+    from rlkit.recipe.file import load_chain
+    from rlkit.recipe.text import is_launchable
 
     if given.repair:
         repair(given.recipe)
-    for step in recipe_file.load_chain(given.recipe, given.overrides):
+    for step in load_chain(given.recipe, given.overrides):
         name = shown_path(step.path)
-        framed = recipe_text.is_launchable(step.path.read_text(encoding="utf-8-sig"))
+        framed = is_launchable(step.path.read_text(encoding="utf-8-sig"))
         how = "accelerate launch" if framed else "plain YAML: accelerate launch -m rlkit"
         algorithm = step.recipe.algorithm
         algorithm = shown_path(Path(algorithm)) if is_path(algorithm) else algorithm
@@ -156,12 +157,12 @@ def check(argv: list[str]) -> int:
 
 def repair(path: Path) -> None:
     """Add header and footer to a plain YAML recipe; its other lines stay as they are."""
-    from rlkit import recipe_text
     from rlkit.listing import framed
-    from rlkit.run_folder import write_text
+    from rlkit.recipe.text import is_launchable, read_text
+    from rlkit.running.folder import write_text
 
-    text = recipe_text.read_text(path, str(path))
-    if not recipe_text.is_launchable(text):
+    text = read_text(path, str(path))
+    if not is_launchable(text):
         write_text(path, framed(text))
 
 
@@ -218,15 +219,15 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--config", help="accelerate config: a path, or a name in accelerate_configs such as ddp")
     parser.add_argument("--processes", type=int, help="one per GPU")
     given = parser.parse_intermixed_args(argv)
-    from rlkit import recipe_file
     from rlkit.launch import launch
+    from rlkit.recipe.file import load_chain
 
-    recipe_file.load_chain(given.recipe, given.overrides)
+    load_chain(given.recipe, given.overrides)
     return launch(given.recipe, given.overrides, given.config, given.processes)
 
 
 def help_(argv: list[str]) -> int:
-    """The reference of keys, from the docstrings of recipe.py."""
+    """The reference of keys, from the docstrings of recipe/schema.py."""
     parser = _parser("help", "rlkit help train.learning_rate    (or: rlkit help train, rlkit help learning_rate)")
     parser.add_argument("key", nargs="?", default="")
     given = parser.parse_intermixed_args(argv)

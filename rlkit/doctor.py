@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rlkit import environment
 from rlkit.plugins import ROOT
+from rlkit.running import environment
 
 SMALLEST_DISK = 5  # GiB; clips, checkpoints and a report of the demo take far less, a 3 B model's checkpoint more
 

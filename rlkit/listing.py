@@ -14,11 +14,12 @@ from typing import Any
 
 from rlkit import plugins
 from rlkit.errors import RecipeError, RunFolderError
-from rlkit.keys import Key, all_keys, describe, suggestion
-from rlkit.recipe import ALGORITHM, FAMILY, NEGATIVE, NO_DEFAULT, REWARD, LossName
-from rlkit.recipe_file import as_dict, load
-from rlkit.recipe_text import FOOTER, HEADER, is_launchable
-from rlkit.run_folder import flat, lock
+from rlkit.recipe import ALGORITHM, FAMILY, NEGATIVE, REWARD
+from rlkit.recipe.file import as_dict, load
+from rlkit.recipe.keys import Key, all_keys, describe, suggestion
+from rlkit.recipe.schema import NO_DEFAULT, LossName
+from rlkit.recipe.text import FOOTER, HEADER, is_launchable
+from rlkit.running.folder import flat, lock
 
 KINDS = {"algorithms": ALGORITHM, "negatives": NEGATIVE, "models": FAMILY, "rewards": REWARD}
 

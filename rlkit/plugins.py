@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlkit.errors import RecipeError
-from rlkit.recipe import Kind
+from rlkit.recipe.marks import Kind
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -9,12 +9,13 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rlkit import interrupt, plugins
+from rlkit import plugins
 from rlkit.errors import RlkitError
 from rlkit.last_line import repeat_after_launcher
 from rlkit.recipe import ALGORITHM
-from rlkit.recipe_file import Step, load_chain
-from rlkit.run_folder import RunFolder, lock, prepare
+from rlkit.recipe.file import Step, load_chain
+from rlkit.running import interrupt
+from rlkit.running.folder import RunFolder, lock, prepare
 
 OUT_OF_MEMORY = (
     "the device ran out of memory. Lower train.per_device_train_batch_size and raise train.gradient_accumulation_steps "

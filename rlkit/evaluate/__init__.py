@@ -22,9 +22,9 @@ def results_table(folder: Path, metrics: Sequence[str] | None = None) -> str:
 
     Raises RunFolderError where the run is not finished, or for a metric that it does not have.
     """
-    from rlkit import compare_table
     from rlkit.evaluate.names import is_detail
-    from rlkit.run_folder import RunFolder
+    from rlkit.report import compare_table
+    from rlkit.running.folder import RunFolder
 
     results = RunFolder(Path(folder)).results()
     systems = results.get("systems")

@@ -12,12 +12,12 @@ from data_synth.records import make_record
 from data_synth.world.captions import PROMPTS, caption
 from data_synth.world.clips import events_of
 from data_synth.world.script import Event
-from rlkit import generate, one_row, rows
-from rlkit.clips import Reader
+from rlkit.caption import generate, one_row, rows
+from rlkit.caption.clips import Reader
 from rlkit.evaluate import caption_metrics
 from rlkit.models import Captioner
-from rlkit.progress import Progress
 from rlkit.recipe import Evaluate
+from rlkit.running.progress import Progress
 
 
 @dataclass

@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from data_synth.records import text_of
-from rlkit import card, compare_table, film_strip, report
-from rlkit.clips import Clips, Reader
+from rlkit.caption.clips import Clips, Reader
 from rlkit.evaluate import intervals
 from rlkit.evaluate.captioner import HeldOut, hold_out, measure
 from rlkit.models import Captioner
-from rlkit.progress import Progress, last_screen
 from rlkit.recipe import Recipe
-from rlkit.run_folder import RunFolder
-from rlkit.tracking import Tracker, write_jsonl
+from rlkit.report import card, compare_table, film_strip
+from rlkit.report.page import write_report
+from rlkit.running.folder import RunFolder
+from rlkit.running.progress import Progress, last_screen
+from rlkit.running.tracking import Tracker, write_jsonl
 
 NOT_METRICS = ("id", "caption", "told")
 SHOWN = 24  # clips in the report
@@ -103,7 +104,7 @@ class Evaluation:
         self.folder.finish(results)
         if self.folder.main:
             card.write_cards(self.folder.path)
-            report.write_report(self.folder.path)
+            write_report(self.folder.path)
         last_screen(results, self.folder.path)
         return results
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from rlkit import row_attention
+from rlkit.caption import row_attention
 from rlkit.errors import ModelError
 
 if TYPE_CHECKING:

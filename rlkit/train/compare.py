@@ -11,16 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rlkit import plugins, report, run_folder
-from rlkit.compare_table import differences, markdown
+from rlkit import plugins
 from rlkit.errors import RecipeError
 from rlkit.evaluate import intervals
 from rlkit.evaluate.held_out import metric_rows, read_rows
-from rlkit.progress import last_screen
 from rlkit.recipe import ALGORITHM, Recipe, System
-from rlkit.recipe_file import Step, load
+from rlkit.recipe.file import Step, load
+from rlkit.report.compare_table import differences, markdown
+from rlkit.report.page import write_report
 from rlkit.run import settle
-from rlkit.run_folder import RunFolder
+from rlkit.running.folder import RunFolder, prepare, write_text
+from rlkit.running.progress import last_screen
 from rlkit.train.dpo import changed
 
 
@@ -44,10 +45,10 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
         "cost": {"train_seconds": seconds, "seeds": list(recipe.compare.seeds)},
     }
     if folder.main:
-        run_folder.write_text(folder.path / "table.md", markdown(results["systems"], paired=results["differences"]))
+        write_text(folder.path / "table.md", markdown(results["systems"], paired=results["differences"]))
     folder.finish(results)
     if folder.main:
-        report.write_report(folder.path)
+        write_report(folder.path)
     last_screen(results, folder.path)
 
 
@@ -70,7 +71,7 @@ def system_recipe(
 def run_system(recipe: Recipe, out: Path, name: str, *, main: bool) -> None:
     """Run one system in its folder, or take it over where it is finished."""
     step = Step(out / "recipe.yaml", recipe, name, out)
-    found, state = run_folder.prepare(step, main)
+    found, state = prepare(step, main)
     if state == "finished":
         return
     settle(step)

@@ -17,15 +17,16 @@ import torch
 
 from data_synth.records import read_records, write_records
 from data_synth.world.captions import PROMPTS
-from rlkit import caption_trainer, clips, losses, models, one_row, own_samples, pairs, reference, rows
-from rlkit.dataset import Examples
+from rlkit import losses, models
+from rlkit.caption import clips, one_row, own_samples, pairs, reference, rows, trainer
+from rlkit.caption.dataset import Examples
+from rlkit.caption.guards import Guard
 from rlkit.evaluate.held_out import Evaluation
-from rlkit.guards import Guard
 from rlkit.models import Captioner
-from rlkit.progress import Progress, quiet
 from rlkit.recipe import Loss, Recipe
-from rlkit.run_folder import RunFolder
-from rlkit.tracking import Tracker, open_tracker
+from rlkit.running.folder import RunFolder
+from rlkit.running.progress import Progress, quiet
+from rlkit.running.tracking import Tracker, open_tracker
 
 
 def run(recipe: Recipe, folder: RunFolder) -> None:
@@ -82,7 +83,7 @@ def one_system(
         kept_wrong = reference_log_probs(captioner, wrong, recipe, folder, shards, "wrong clip", progress)
     guard = Guard(captioner, evaluation, recipe, folder, tracker, progress)
     guard.self_test(examples)
-    seconds = caption_trainer.train(
+    seconds = trainer.train(
         captioner,
         preference(recipe.loss, kept, wrong, kept_wrong),
         recipe,
@@ -93,7 +94,7 @@ def one_system(
         stage=f"{name}: training on {len(records):,} clips with up to {recipe.num_negatives} negatives",
         callbacks=[guard],
     )
-    caption_trainer.save(captioner, folder.final, is_main_process=folder.main)
+    trainer.save(captioner, folder.final, is_main_process=folder.main)
     evaluation.add(name, captioner, folder, seconds=seconds, pairs=sample_pairs(captioner, examples, kept, recipe))
     return seconds
 
@@ -138,7 +139,7 @@ def make_pairs(
 
 
 def reference_log_probs(captioner, examples, recipe: Recipe, folder: RunFolder, shards: Path, view: str, progress):
-    """Reference log-probs of every row, from disk where they are there; see rlkit/reference.py."""
+    """Reference log-probs of every row, from disk where they are there; see rlkit/caption/reference.py."""
     progress.stage(f"reference log-probs ({view})", total=len(examples))
     digest = hashlib.blake2b(digest_size=20)
     for shard in sorted(shards.glob("*.parquet")) if shards.is_dir() else [shards]:

@@ -12,14 +12,15 @@ from typing import Any
 from data_synth.records import make_record
 from data_synth.world.captions import PROMPTS
 from data_synth.world.noise import PADDING
-from rlkit import caption_trainer, losses, models, one_row
-from rlkit.clips import Clips, collect
-from rlkit.dataset import Examples
+from rlkit import losses, models
+from rlkit.caption import one_row, trainer
+from rlkit.caption.clips import Clips, collect
+from rlkit.caption.dataset import Examples
 from rlkit.evaluate.held_out import Evaluation
-from rlkit.progress import Progress, quiet
 from rlkit.recipe import Recipe
-from rlkit.run_folder import RunFolder
-from rlkit.tracking import open_tracker
+from rlkit.running.folder import RunFolder
+from rlkit.running.progress import Progress, quiet
+from rlkit.running.tracking import open_tracker
 
 
 def run(recipe: Recipe, folder: RunFolder) -> None:
@@ -38,10 +39,10 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
             seed=recipe.seed,
         )
         tracker = open_tracker(recipe.train.report_to, folder, name=folder.path.name, config={}, progress=progress)
-        seconds = caption_trainer.train(
+        seconds = trainer.train(
             captioner, nll, recipe, examples, folder, tracker, progress, stage=f"training on {len(records):,} captions"
         )
-        caption_trainer.save(captioner, folder.final, is_main_process=folder.main)
+        trainer.save(captioner, folder.final, is_main_process=folder.main)
         evaluation = Evaluation(clips, recipe, folder, tracker, progress)
         for name, run_folder in recipe.evaluate.compare_with.items():
             evaluation.add_run(name, Path(run_folder))

@@ -2,7 +2,7 @@
 
 Same tiny Qwen2.5-VL with all weights trained, same pixels (one picture of 961 tokens), same captions of about 64
 tokens, fp32, no gradient checkpointing on either side. TRL computes its reference in every step, since it refuses to
-precompute it for pictures; ours looks it up in the cache that `rlkit.reference` fills once. With K negatives TRL takes
+precompute it for pictures; ours looks it up in the cache that `rlkit.caption.reference` fills once. With K negatives TRL takes
 K pairs, one after the other. Also timed: ours with the reference computed in the step, and our own step on separate
 rows, whose ratio to one row is compared with the ratio of token counts, (K+1)(P+R) / (P+(K+1)R).
 
@@ -31,7 +31,8 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, logging
 
-from rlkit import losses, one_row, reference, rows
+from rlkit import losses
+from rlkit.caption import one_row, reference, rows
 from rlkit.models import prepare, tiny
 
 SIDE = 868  # 31 x 31 merged patches of 28 pixels = 961 tokens

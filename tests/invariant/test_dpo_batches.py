@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from data_synth.video import Clip
-from rlkit import losses, models, one_row, reference, rows
+from rlkit import losses, models
+from rlkit.caption import one_row, reference, rows
 from rlkit.models import tiny
 
 CAPTIONS = [

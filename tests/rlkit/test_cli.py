@@ -8,10 +8,10 @@ import pytest
 
 from rlkit import cli, doctor, listing
 from rlkit.errors import RecipeError
-from rlkit.keys import all_keys
 from rlkit.launch import command, find_config
 from rlkit.plugins import ROOT
-from rlkit.recipe_text import FOOTER, HEADER, is_launchable
+from rlkit.recipe.keys import all_keys
+from rlkit.recipe.text import FOOTER, HEADER, is_launchable
 
 SLOW = ("torch", "transformers", "numpy", "rich", "accelerate", "datasets", "av", "PIL")
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rlkit import losses, one_row, rows
+from rlkit import losses
+from rlkit.caption import one_row, rows
 from rlkit.errors import RecipeError
 from rlkit.models import prepare
 

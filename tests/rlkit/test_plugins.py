@@ -8,7 +8,7 @@ import pytest
 from rlkit import plugins
 from rlkit.errors import RecipeError
 from rlkit.recipe import ALGORITHM, FAMILY, NEGATIVE
-from rlkit.recipe_file import load
+from rlkit.recipe.file import load
 
 KINDS = {"algorithm": ALGORITHM, "negative": NEGATIVE, "family": FAMILY}
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from rlkit import interrupt
 from rlkit.errors import RlkitError
 from rlkit.launch import command
 from rlkit.launch import launch as launch_recipe
-from rlkit.recipe_file import load_chain
+from rlkit.recipe.file import load_chain
 from rlkit.run import explain, main, panel, run
-from rlkit.run_folder import prepare
+from rlkit.running import interrupt
+from rlkit.running.folder import prepare
 
 TORCHRUN = [
     "-m",

@@ -6,7 +6,8 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from rlkit import models, one_row, rows
+from rlkit import models
+from rlkit.caption import one_row, rows
 from rlkit.errors import ModelError
 from rlkit.models import tiny
 from rlkit.recipe import Lora, Model

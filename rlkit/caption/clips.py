@@ -1,0 +1,184 @@
+"""The clips of a recipe: rendered by the world or found in a folder, as rows that name a file, a caption and the truth.
+
+A row is a dict: `id`, `video` (path), `caption` (what a captioner is trained on), and where they are known
+`true_caption`, `events` (list of [actor, action]) and `probes` (list of [skill, question, answer]).
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_synth.folder import Captioned, sift_folder
+from data_synth.frames_cache import FramesCache
+from data_synth.video import Clip, read_clip
+from data_synth.world.clips import render_clips, write_captions
+from data_synth.world.noise import Noise
+from rlkit.errors import DataError
+from rlkit.recipe import Data, Recipe
+from rlkit.running.folder import RunFolder
+from rlkit.running.progress import Progress
+
+WORLD = Path("runs/world")  # rendered clips are shared by all recipes
+
+
+class JsonLines(Sequence):
+    """A JSONL file as a sequence; only the offsets of its lines are held in memory."""
+
+    def __init__(self, path: str | Path, count: int | None = None) -> None:
+        self.path = Path(path)
+        offsets, at = [], 0
+        with self.path.open("rb") as file:
+            for line in file:
+                if count is not None and len(offsets) == count:
+                    break
+                if line.strip():
+                    offsets.append(at)
+                at += len(line)
+        self.offsets = np.asarray(offsets, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        with self.path.open("rb") as file:
+            file.seek(int(self.offsets[index]))
+            return json.loads(file.readline())
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for index in range(len(self)):
+            yield self[index]
+
+
+def world_folder(data: Data) -> Path:
+    """Where the world's clips of these settings lie; other settings have other folders."""
+    low, high = data.num_events
+    return WORLD / f"seed{data.world_seed}-events{low}-{high}"
+
+
+def world_clips(data: Data, split: str, count: int, progress: Progress, *, workers: int = 2) -> JsonLines:
+    """Render what is missing and return the rows of clips 0..count-1 of a split."""
+    folder = world_folder(data)
+    events = (data.num_events[0], data.num_events[1])
+    progress.stage(f"rendering {count:,} clips ({split})", total=count)
+    for done in render_clips(folder, count, seed=data.world_seed, split=split, num_events=events, workers=workers):
+        progress.step(done)
+    noise = data.noise and Noise(data.noise.salient_first, data.noise.invented, tuple(data.noise.padding))
+    tag = f"{count}-{data.language}" + ("" if data.noise is None else "-noisy")
+    path = write_captions(
+        folder,
+        count,
+        seed=data.world_seed,
+        split=split,
+        num_events=events,
+        noise=noise,
+        language=data.language,
+        tag=tag,
+    )
+    return JsonLines(path)
+
+
+class Reader:
+    """Frames of a row's clip, sampled as the recipe's `data:` section says and decoded once (see FramesCache)."""
+
+    def __init__(self, data: Data, root: Path, *, cache: Path | None = None) -> None:
+        self.data, self.root = data, Path(root)
+        self.cache = None if cache is None else FramesCache(cache)
+
+    def clip(self, video: str, start: float | None = None, end: float | None = None) -> Clip:
+        """Decode one clip; `video` is relative to the root. Raises DataError for a file that does not decode."""
+        read = read_clip if self.cache is None else self.cache.clip
+        return read(
+            self.root / video,
+            num_frames=self.data.num_frames,
+            fps=self.data.fps,
+            start=start,
+            end=end,
+            height=self.data.frame_size,
+        )
+
+    def whole(self, video: str, num_frames: int = 8) -> Clip:
+        """A few frames in the file's own size, for film strips."""
+        return read_clip(self.root / video, num_frames=num_frames)
+
+
+@dataclass(frozen=True)
+class Clips:
+    """What a recipe trains on and is measured on. `train` rows carry `caption`; `held_out` rows the truth."""
+
+    train: Sequence[dict[str, Any]]
+    held_out: Sequence[dict[str, Any]]
+    reader: Reader
+    held_out_reader: Reader
+    """Held-out clips of the world lie in a folder of their own."""
+    quarantined: int = 0
+
+    @property
+    def labelled(self) -> list[dict[str, Any]]:
+        """Training rows with a true caption."""
+        return [row for row in self.train if row.get("true_caption")]
+
+
+def collect(recipe: Recipe, folder: RunFolder, progress: Progress) -> Clips:
+    """The clips of a recipe's `data:` section. Raises DataError when none is usable."""
+    data = recipe.data
+    if data.source == "world":
+        train = world_clips(data, "train", data.num_clips, progress)
+        test = replace(data, num_events=[3, 3], noise=None)
+        held_out = world_clips(test, "test", recipe.evaluate.num_clips, progress)
+        readers = Reader(data, world_folder(data)), Reader(data, world_folder(test))
+        return Clips(Labelled(train, data.num_labelled), held_out, *readers)
+    progress.stage(f"reading {data.folder}")
+    reader = Reader(data, Path(data.folder), cache=Path("runs/frames"))
+    written = sift_folder(data.folder, folder.path, data.captions, load=lambda item: _decode(item, reader))
+    if written.quarantined:
+        progress.note(
+            f"{written.quarantined} lines or files set aside, with reasons: {folder.path}/rejected_rows.jsonl"
+        )
+    rows = JsonLines(folder.path / "clips.jsonl", data.num_clips)
+    if not len(rows):
+        raise DataError(
+            f"{data.folder}: no usable clip is left; see {folder.path}/rejected_rows.jsonl for the reasons."
+        )
+    every = max(5, len(rows) // recipe.evaluate.num_clips) if recipe.evaluate.num_clips else len(rows) + 1
+    held_out = Captions(rows, [at for at in range(len(rows)) if at % every == every - 1])
+    train = Captions(rows, [at for at in range(len(rows)) if at % every != every - 1])
+    return Clips(Labelled(train, data.num_labelled), held_out, reader, reader, written.quarantined)
+
+
+def _decode(item: Captioned, reader: Reader) -> None:
+    """Decode a clip of a folder once, into the cache. Raises DataError, its reason to be set aside."""
+    if item.kind != "video":
+        raise DataError("a picture, and this recipe trains on videos.")
+    reader.clip(item.media, item.start, item.end)
+
+
+class Captions(Sequence):
+    """Lines of a folder, whose captions are taken for true."""
+
+    def __init__(self, rows: JsonLines, places: list[int]) -> None:
+        self.rows, self.places = rows, np.asarray(places, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = self.rows[int(self.places[index])]
+        return {**row, "true_caption": row["caption"]}
+
+
+class Labelled(Sequence):
+    """World rows of which the first `count` keep their true caption; None keeps all."""
+
+    def __init__(self, rows: Sequence[dict[str, Any]], count: int | None) -> None:
+        self.rows, self.count = rows, count
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = self.rows[index]
+        return row if self.count is None or index < self.count else {**row, "true_caption": None}

@@ -1,0 +1,91 @@
+"""The model's own captions of training clips, and who says which of them are wrong."""
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from data_synth.records import make_record
+from data_synth.world.clips import events_of
+from rlkit import plugins
+from rlkit.caption import generate, rows
+from rlkit.caption.clips import Clips
+from rlkit.models import Captioner
+from rlkit.recipe import REWARD, Recipe
+from rlkit.running.folder import RunFolder
+from rlkit.running.progress import Progress
+from rlkit.running.tracking import write_jsonl
+
+CHUNK = 256  # clips per file of samples: what a kill can lose
+
+
+def draw(
+    captioner: Captioner, found: Clips, recipe: Recipe, folder: RunFolder, question: str, progress: Progress
+) -> dict[str, list[str]]:
+    """`sampling.num_samples` captions of each training clip, by clip id.
+
+    Kept in chunks below samples/, so that a killed run goes on where it was; variants with the same model, clips and
+    sampling read the same chunks.
+    """
+    settings = recipe.sampling
+    asked = [vars(recipe.model), vars(recipe.data), vars(settings), recipe.seed]
+    digest = hashlib.blake2b(json.dumps(asked, default=vars, sort_keys=True).encode(), digest_size=6).hexdigest()
+    target = folder.samples / f"own-{digest}"
+    progress.stage(f"sampling {settings.num_samples} captions of {len(found.train):,} clips", total=len(found.train))
+    samples: dict[str, list[str]] = {}
+    for start in range(0, len(found.train), CHUNK):
+        path = target / f"{start // CHUNK:06d}.jsonl"
+        if not path.exists():
+            clips = [found.train[at] for at in range(start, min(start + CHUNK, len(found.train)))]
+            texts = generate.captions(
+                captioner,
+                [_prompt(captioner, row, question, found, recipe, start + at) for at, row in enumerate(clips)],
+                max_new_tokens=settings.max_completion_length,
+                batch_size=recipe.evaluate.per_device_eval_batch_size,
+                num_return_sequences=settings.num_samples,
+                temperature=settings.temperature,
+                top_p=settings.top_p,
+                seed=recipe.seed + start,
+            )
+            lines = [{"id": row["id"], "samples": one} for row, one in zip(clips, texts, strict=True)]
+            write_jsonl(path, lines)
+        for line in path.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            samples[row["id"]] = row["samples"]
+        progress.step(len(samples))
+    return samples
+
+
+def _prompt(captioner: Captioner, row: Mapping[str, Any], question: str, found: Clips, recipe: Recipe, index: int):
+    """The prompt alone; the answer is a placeholder that generation does not read."""
+    clip = found.reader.clip(row["video"], row.get("start"), row.get("end"))
+    if recipe.data.shuffle_frames:
+        clip = rows.shuffled(clip, seed=index)
+    return rows.encode(captioner, make_record(question, "A", [], videos=[row["video"]]), clip)
+
+
+def judge(recipe: Recipe) -> Callable[..., list[float | None]] | None:
+    """The judge of `sampling.judge`: the world's truth, or a reward model by name or path; None for none."""
+    name = recipe.sampling.judge
+    if name is None:
+        return None
+    if name == "world":
+        from reward_models import event_order
+
+        return event_order.load(parse=events_of)
+    load = plugins.load(REWARD, name)
+    options: dict[str, Any] = {"parse": events_of} if "parse" in inspect.signature(load).parameters else {}
+    return load(device="cpu", **options)
+
+
+def truth_test(recipe: Recipe) -> Callable[[Mapping[str, Any], str], bool]:
+    """Whether a sample tells the clip's true events in order and nothing else; by text where events are not known."""
+
+    def is_true(row: Mapping[str, Any], text: str) -> bool:
+        if row.get("events") is None:
+            return text.strip() == row["true_caption"].strip()
+        told, extra = events_of(text)
+        return extra == 0 and [list(event) for event in told] == [list(event) for event in row["events"]]
+
+    return is_true

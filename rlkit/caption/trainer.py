@@ -1,0 +1,221 @@
+"""One trainer for captioners: transformers' own loop around a loss on the log-probs of one-row batches.
+
+Checked against transformers 5.23. Overrides: the loss, the batches (length-grouped), the count that accumulation
+divides by, loading a checkpoint (see there), and saving without training_args.bin, which is a pickle.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+
+from rlkit.caption import one_row, rows
+from rlkit.caption.dataset import Examples, LengthGroupedBatches
+from rlkit.models import Captioner
+from rlkit.muon import MuonWithAdamW
+from rlkit.recipe import Recipe
+from rlkit.running import interrupt
+from rlkit.running.folder import RunFolder
+from rlkit.running.progress import Progress
+from rlkit.running.tracking import Tracker, attach, for_transformers
+
+Loss = Callable[["CaptionTrainer", nn.Module, dict[str, Tensor], Tensor], tuple[Tensor, Mapping[str, Tensor]]]
+"""(trainer, model, batch, counts) -> loss of each clip [B] and metrics; counts = [clips, chosen tokens] of the step."""
+
+
+class CaptionTrainer(Trainer):
+    """`loss_of` gives one value per clip; the step's loss is their mean over the whole accumulated batch."""
+
+    def __init__(
+        self, captioner: Captioner, loss_of: Loss, recipe: Recipe, examples: Examples, **arguments: Any
+    ) -> None:
+        super().__init__(
+            model=captioner.model, train_dataset=examples, processing_class=captioner.processor, **arguments
+        )
+        self.captioner, self.loss_of, self.recipe = captioner, loss_of, recipe
+        self.loss_is_scaled_for_ga = True
+        self._metrics: dict[str, list[float]] = {}
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches of like length; the same ones for every number of workers and after a resume."""
+        examples = self.train_dataset
+        batches = LengthGroupedBatches(len(examples), self._train_batch_size, examples.length, seed=self.recipe.seed)
+        pad = self.captioner.processor.tokenizer.pad_token_id
+        workers = self.args.dataloader_num_workers
+        loader = DataLoader(
+            examples,
+            batch_sampler=batches,
+            collate_fn=Collator(pad),
+            num_workers=workers,
+            persistent_workers=workers > 0,
+        )
+        return self.accelerator.prepare(loader)
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor:
+        """[clips, chosen tokens] of the whole step, over all ranks."""
+        clips = sum(len(batch["index"]) for batch in batch_samples)
+        tokens = sum(int(batch["target_mask"][:, 0].sum()) for batch in batch_samples)
+        counts = torch.tensor([clips, tokens], dtype=torch.float64, device=device)
+        if self.args.world_size > 1:
+            counts = self.accelerator.reduce(counts, "sum")
+        return counts
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """Sum over this batch's clips over the clips of the whole step; times ranks, since DDP averages gradients."""
+        losses, metrics = self.loss_of(self, model, inputs, num_items_in_batch)
+        for name, value in metrics.items():
+            self._metrics.setdefault(name, []).append(float(value))
+        self._metrics.setdefault("sharing_ratio", []).append(
+            one_row.check_sharing(self.captioner, inputs, self.recipe.model.sharing)
+        )
+        loss = losses.sum() / num_items_in_batch[0].float() * self.args.world_size
+        return (loss, {}) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the means of the metrics since the last log."""
+        means = {name: sum(values) / len(values) for name, values in self._metrics.items()}
+        self._metrics.clear()
+        super().log({**logs, **means}, start_time)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Load whole weights under the model's own names.
+
+        save_pretrained writes the published names (`visual.blocks...`) and transformers 5.23's own loading looks for
+        the module names (`model.visual.blocks...`) without being strict: it resumes from fresh weights and only warns.
+        """
+        model = self.model if model is None else model
+        whole = isinstance(model, PreTrainedModel) and not (self.is_deepspeed_enabled or self.is_fsdp_enabled)
+        if not whole:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        stored = type(model).from_pretrained(resume_from_checkpoint, dtype=model.dtype)
+        model.load_state_dict(stored.state_dict(), strict=True)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
+
+
+class Collator:
+    """rows.collate with the tokenizer's padding; a class so that worker processes can be spawned."""
+
+    def __init__(self, pad_token_id: int) -> None:
+        self.pad_token_id = pad_token_id
+
+    def __call__(self, examples: list[rows.Example]) -> dict[str, Tensor]:
+        return rows.collate(examples, pad_token_id=self.pad_token_id)
+
+
+class MarkCheckpoints(TrainerCallback):
+    """Marks a checkpoint as whole once every file of it is written; resuming reads only marked ones."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    def on_save(self, args, state, control, **_: object) -> None:
+        """After the last file of a checkpoint."""
+        self.folder.checkpoint_complete(state.global_step)
+
+
+class StopWhenAsked(TrainerCallback):
+    """Ctrl-C or SIGTERM: finish the step, save, leave."""
+
+    def on_step_end(self, args, state, control, **_: object) -> None:
+        """After each optimiser step."""
+        if interrupt.requested():
+            control.should_save = control.should_training_stop = True
+
+
+def training_arguments(recipe: Recipe, folder: RunFolder) -> TrainingArguments:
+    """The recipe's `train:` section as transformers reads it; our own batches, logs and checkpoints around it."""
+    train = recipe.train
+    return TrainingArguments(
+        output_dir=str(folder.checkpoints),
+        learning_rate=train.learning_rate,
+        per_device_train_batch_size=train.per_device_train_batch_size,
+        gradient_accumulation_steps=train.gradient_accumulation_steps,
+        max_steps=train.max_steps,
+        num_train_epochs=train.num_train_epochs,
+        warmup_steps=train.warmup_steps,
+        lr_scheduler_type=train.lr_scheduler_type,
+        max_grad_norm=train.max_grad_norm,
+        weight_decay=train.weight_decay,
+        adam_beta2=train.adam_beta2,
+        logging_steps=train.logging_steps,
+        logging_nan_inf_filter=False,
+        save_strategy="steps" if train.save_steps else "no",
+        save_steps=train.save_steps or 500,
+        # The old checkpoint goes before the new one is marked: with one alone a kill in between would lose both.
+        save_total_limit=train.save_total_limit + 1,
+        activation_checkpointing=train.gradient_checkpointing,
+        bf16=train.bf16,
+        dataloader_num_workers=train.dataloader_num_workers,
+        remove_unused_columns=False,
+        report_to=for_transformers(train.report_to),
+        seed=recipe.seed,
+        disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),
+        average_tokens_across_devices=False,
+    )
+
+
+def optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer | None:
+    """Muon where the recipe asks for it; None leaves the choice to transformers."""
+    train = recipe.train
+    if train.optim != "muon":
+        return None
+    return MuonWithAdamW(model, lr=train.learning_rate, weight_decay=train.weight_decay, betas=(0.9, train.adam_beta2))
+
+
+def train(
+    captioner: Captioner,
+    loss_of: Loss,
+    recipe: Recipe,
+    examples: Examples,
+    folder: RunFolder,
+    tracker: Tracker,
+    progress: Progress,
+    *,
+    stage: str,
+    callbacks: list[TrainerCallback] | None = None,
+) -> float:
+    """Train, resuming from the folder's last whole checkpoint; returns the seconds it took."""
+    arguments = training_arguments(recipe, folder)
+    trainer = CaptionTrainer(
+        captioner,
+        loss_of,
+        recipe,
+        examples,
+        args=arguments,
+        callbacks=[MarkCheckpoints(folder), StopWhenAsked(), *(callbacks or [])],
+        optimizers=(optimizer(captioner.model, recipe), None),
+    )
+    attach(trainer, tracker, progress)
+    checkpoint = folder.last_checkpoint()
+    folder.resume_at(None if checkpoint is None else int(checkpoint.name.rpartition("-")[2]))
+    steps = recipe.train.max_steps if recipe.train.max_steps >= 0 else None
+    if steps is None:
+        per_epoch = -(-len(examples) // (arguments.train_batch_size * arguments.gradient_accumulation_steps))
+        steps = round(per_epoch * recipe.train.num_train_epochs)
+    clips_per_step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    progress.stage(stage, total=steps, samples_per_step=clips_per_step)
+    began = time.monotonic()
+    if checkpoint is not None and int(checkpoint.name.rpartition("-")[2]) >= steps:
+        trainer._load_from_checkpoint(str(checkpoint))  # transformers would take one more step
+    elif steps:
+        with interrupt.held():
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    captioner.model.eval()
+    return time.monotonic() - began
+
+
+def save(captioner: Captioner, path: Path, *, is_main_process: bool = True) -> None:
+    """Model or adapter, and processor, as transformers and PEFT load them."""
+    if is_main_process:
+        captioner.model.save_pretrained(path)
+        captioner.processor.save_pretrained(path)

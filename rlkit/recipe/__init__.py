@@ -1,0 +1,23 @@
+"""Recipes: what a file may say, how it is read, and every mistake named with its line; nothing here imports torch."""
+
+from rlkit.recipe.marks import ALGORITHM, FAMILY, NEGATIVE, REWARD, Between, Changes, Kind, OnDisk
+from rlkit.recipe.schema import (
+    Compare,
+    Data,
+    Evaluate,
+    Guards,
+    Lora,
+    Loss,
+    Model,
+    Noise,
+    PlugIn,
+    Recipe,
+    Sampling,
+    System,
+    Train,
+)
+
+__all__ = [
+    "ALGORITHM", "FAMILY", "NEGATIVE", "REWARD", "Between", "Changes", "Compare", "Data", "Evaluate", "Guards", "Kind",
+    "Lora", "Loss", "Model", "Noise", "OnDisk", "PlugIn", "Recipe", "Sampling", "System", "Train",
+]  # fmt: skip

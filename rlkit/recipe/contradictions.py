@@ -1,0 +1,53 @@
+"""Keys of a recipe that are fine alone but not together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rlkit.recipe.schema import Recipe
+
+
+def contradictions(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Each contradiction of a recipe: (dotted key to blame, sentence)."""
+    model, data, train = recipe.model, recipe.data, recipe.train
+    if model.id is not None and model.init is not None:
+        yield "model.init", "give either model.id or model.init: the first loads weights, the second makes fresh ones"
+    if model.dtype != "float32" and train.bf16:
+        yield (
+            "train.bf16",
+            f"bf16 is mixed precision over float32 weights, but model.dtype is {model.dtype}; drop one of the two",
+        )
+    if model.lora is not None and model.lora.lora_dropout > 0 and model.sharing == "on":
+        yield (
+            "model.lora.lora_dropout",
+            "the answers of a shared row would get one dropout mask; set it to 0 or model.sharing to off",
+        )
+    if model.vision == "lora" and model.lora is None:
+        yield "model.vision", "lora needs model.lora; add `lora: {}` for the defaults, or set vision to frozen or full"
+    if model.vision == "full" and model.lora is not None:
+        yield "model.vision", "full beside model.lora; set vision to lora to adapt the tower too, or to frozen"
+    if model.attn_implementation == "flash_attention_2" and model.sharing == "on":
+        yield "model.sharing", "flash_attention_2 cannot share rows; use sdpa, or flex_attention on CUDA"
+    if data.num_frames is not None and data.fps is not None:
+        yield "data.fps", "give either num_frames or fps; to use fps write num_frames: null"
+    if data.num_frames is None and data.fps is None:
+        yield "data.num_frames", "give either num_frames or fps: both are null"
+    if data.source == "folder" and data.folder is None:
+        yield "data.folder", "source: folder needs the folder with the clips, for example data.folder=clips/"
+    if data.source == "pairs" and data.pairs is None:
+        yield "data.pairs", "source: pairs needs the parquet file or folder, for example data.pairs=pairs/"
+    if data.source != "world" and recipe.sampling.judge == "world":
+        yield "sampling.judge", "`world` knows the truth of rendered clips only; name a reward model, or remove it"
+    if data.num_labelled is not None and data.num_labelled > data.num_clips:
+        yield (
+            "data.num_labelled",
+            f"{data.num_labelled} labelled clips out of {data.num_clips}: lower it, or raise data.num_clips",
+        )
+    if any(negative.name == "own_samples" for negative in recipe.negatives) and recipe.sampling.num_samples == 0:
+        yield "sampling.num_samples", "the negative own_samples needs sampling.num_samples of at least 1"
+    if recipe.negatives and sum(negative.weight for negative in recipe.negatives) <= 0:
+        yield "negatives", "all weights are 0, so no negative would ever be drawn; give one of them a weight above 0"
+    if recipe.loss.types and not any(recipe.loss.types.values()):
+        yield "loss.types", "all weights are 0, so nothing would be learnt; give one of them a weight above 0"
+    if not recipe.loss.types:
+        yield "loss.types", "no loss is named; write for example `types: {sigmoid: 1.0}`"

@@ -1,0 +1,356 @@
+"""Every key a recipe may hold, with its type, default and meaning; reading is file.py's work.
+
+To add a key: one annotated line and the docstring beneath it. Checks, `rlkit help`, overrides and the run folder's
+copy follow by themselves. Keys of `train` are named as in transformers' TrainingArguments, keys of `loss` as in TRL,
+keys of `lora` as in PEFT.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from rlkit.recipe.marks import ALGORITHM, NEGATIVE, Between, Changes, OnDisk
+
+Count = Annotated[int, Between(1, 10**9)]
+CountOrZero = Annotated[int, Between(0, 10**9)]
+Share = Annotated[float, Between(0, 1)]
+Amount = Annotated[float, Between(0, 1e6)]
+Tracker = Literal["wandb", "tensorboard", "trackio", "mlflow", "comet_ml", "swanlab"]
+LossName = Literal[
+    "sigmoid", "hinge", "ipo", "robust", "exo_pair", "nca_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down",
+    "aot", "aot_unpaired", "discopop", "sft", "sigmoid_norm", "softmax", "plackett_luce",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PlugIn:
+    """A named file with options: `order_swap`, `{event_replace: {weight: 2.0}}` or `./mine.py`."""
+
+    name: str
+    """As written; for a path the absolute path of the file."""
+    weight: Amount = 1.0
+    """Share among its siblings: 2.0 is drawn (negatives) or counts (rewards) twice as much as 1.0."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Keyword-only arguments of the entry function, checked against its signature before the run."""
+
+
+@dataclass(frozen=True)
+class Lora:
+    """PEFT's LoraConfig, for the language model; the vision tower has `model.vision`."""
+
+    r: Count = 16
+    """Rank. Memory and capacity grow with it; keep lora_alpha at r or 2 r when changing it."""
+    lora_alpha: Amount = 32.0
+    """Scale of the update: it is multiplied by lora_alpha / r."""
+    lora_dropout: Share = 0.0
+    """Must be 0 where answers share one row: the shared prefix would get one dropout mask for all."""
+    target_modules: list[str] | str = "all-linear"
+    """Names of the linear layers to adapt, or `all-linear`: those of the language model, never of a shared vision
+    tower."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """Which model is trained, and which parts of it."""
+
+    id: Annotated[str | None, OnDisk("model")] = None
+    """Hub id or local folder of a Hugging Face checkpoint; `runs/sft_caption/final` is an ordinary folder. Give this
+    or `init`."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id; a commit makes the run reproducible. Quote it if it looks like a number."""
+    init: Literal["qwen2_5_vl", "qwen3_vl", "llava_onevision"] | None = None
+    """Family to build in a tiny configuration with fresh weights, its tokenizer trained on the captions, when `id` is
+    null."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the weights in memory. bfloat16 halves memory and needs a GPU that has it; bit-exact resume is promised for
+    float32 on CPU."""
+    attn_implementation: Literal["sdpa", "flex_attention", "flash_attention_2", "eager"] = "sdpa"
+    """sdpa shares rows on any device, flex_attention on CUDA; flash_attention_2 cannot share rows and refuses
+    `sharing: on`."""
+    vision: Literal["frozen", "lora", "full"] = "frozen"
+    """What of the vision tower is trained. Only a frozen tower is run once for policy and reference together."""
+    sharing: Literal["auto", "on", "off"] = "auto"
+    """One row holds the clip and all its answers. `on` stops the run where it cannot be done; `auto` falls back and
+    says why."""
+    lora: Lora | None = None
+    """null trains all weights of the language model; `{}` trains an adapter with the defaults below."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """How wrong the world's web-like captions are; true captions are not touched."""
+
+    salient_first: Share = 0.8
+    """Share of captions that tell what changes its size first, whenever it happened."""
+    padding: list[Share] = field(default_factory=lambda: [0.1, 0.3, 0.4, 0.2])
+    """padding[n] is the share of captions with n sentences that say nothing about the clip; they add up to 1."""
+    invented: Share = 0.1
+    """Share of captions with one event that is not in the clip."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where clips and captions come from, and how clips become frames."""
+
+    source: Literal["world", "folder", "pairs"] = "world"
+    """`world` renders clips with known events, `folder` reads video files and captions, `pairs` reads a finished
+    preference set."""
+    folder: Annotated[str | None, OnDisk("folder")] = None
+    """Folder of video files, for `source: folder`. Clips that do not decode are set aside with their reason; the run
+    goes on."""
+    captions: Annotated[str | None, OnDisk("file")] = None
+    """JSONL with `video` and `caption` on each line. Default: captions.jsonl in `folder`."""
+    pairs: Annotated[str | None, OnDisk("file or folder")] = None
+    """Parquet file or folder with TRL's preference columns, for `source: pairs`."""
+    num_clips: Count = 1000
+    """Clips to train on; with `source: folder` at most this many."""
+    num_labelled: CountOrZero | None = None
+    """How many of them have a true caption; the others carry none. null: all."""
+    noise: Noise | None = None
+    """World only: null gives true captions, `{}` web-like ones with the default noise."""
+    num_events: list[Count] = field(default_factory=lambda: [3, 3])
+    """World only: least and greatest number of events in a clip."""
+    world_seed: CountOrZero = 0
+    """World only: which clips. Independent of `seed`, so that runs with other seeds see the same clips."""
+    probe_share: Share = 0.0
+    """World only: share of rows that ask a question (colour, shape, count, Chinese) instead of for a caption."""
+    frame_size: Count | None = None
+    """Height in pixels that frames are scaled to when decoded, width following; null keeps the file's size. The
+    processor may scale further."""
+    cache_gib: Amount = 2.0
+    """Memory for rows that are tokenised and processed already; what does not fit is processed each time."""
+    num_frames: Count | None = 8
+    """Frames per clip, spread evenly, true timestamps kept. Vision tokens and time grow with it. Give this or `fps`."""
+    fps: Annotated[float, Between(0.001, 1000)] | None = None
+    """Frames per second of clip time instead of a fixed number; longer clips then make longer rows."""
+    language: Literal["en", "zh"] = "en"
+    """Language of the world's captions, and of the sentence splitter where a caption does not say its own."""
+    shuffle_frames: bool = False
+    """Control run: frames in random order, captions unchanged. What is still learnt did not come from order."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The preference loss; names and values as in TRL's DPOConfig unless said otherwise."""
+
+    types: dict[LossName, Amount] = field(default_factory=lambda: {"sigmoid": 1.0})
+    """Loss functions and their weights; the loss is the weighted sum. `softmax` is one cross-entropy over all K
+    negatives."""
+    beta: Annotated[float, Between(0, 1000)] = 0.1
+    """Strength of the pull towards the reference: larger stays closer. `ipo` and `sigmoid_norm` use token means, so
+    their scale differs."""
+    label_smoothing: Annotated[float, Between(0, 0.5)] = 0.0
+    """Share of pairs assumed to be labelled the wrong way round; as in TRL it acts on robust, exo_pair, aot and
+    aot_unpaired alone."""
+    ld_alpha: Share | None = None
+    """Weight of the tokens beyond the shorter answer's length (LD-DPO), for policy and reference alike; null: 1."""
+    discopop_tau: Annotated[float, Between(1e-6, 1e6)] = 0.05
+    """Temperature of the discopop loss."""
+    f_divergence_type: Literal["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"] = "reverse_kl"
+    """Divergence from the reference; all but reverse_kl are for experiments."""
+    f_alpha_divergence_coef: Annotated[float, Between(0, 1000)] = 0.5
+    """Alpha of alpha_divergence."""
+    average_log_prob: bool = False
+    """Mean instead of sum over an answer's tokens: long answers no longer weigh more. Raise beta about tenfold with
+    it."""
+    anchor: Amount = 0.0
+    """Weight of -log sigmoid(beta * (log p - log p_ref)) of the chosen answer (mDPO): keeps its likelihood from
+    falling."""
+    video_conditional: Amount = 0.0
+    """Weight of the term that prefers the chosen caption under its own clip over the same caption under a wrong one."""
+    span_weight: Annotated[float, Between(0, 1000)] = 1.0
+    """Weight of the tokens inside the edited spans; 1 weighs all tokens alike."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The model's own answers, drawn before or during training."""
+
+    num_samples: CountOrZero = 0
+    """Samples per clip; 0 draws none. The negative `own_samples` needs at least 1."""
+    temperature: Annotated[float, Between(0, 100)] = 1.0
+    """0 is greedy; 1 draws from the model's own distribution."""
+    top_p: Annotated[float, Between(0.001, 1)] = 1.0
+    """Draw only from the smallest set of tokens with this probability."""
+    max_completion_length: Count = 64
+    """Longest sample, in tokens; longer ones are cut and counted."""
+    judge: str | None = None
+    """Who says which sample is wrong: `world` (the truth), or a reward model's name or path."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """The optimiser and its schedule; names and meanings of transformers' TrainingArguments."""
+
+    learning_rate: Annotated[float, Between(0, 10)] = 1e-5
+    """Peak rate. Preference training wants 5 to 20 times less than SFT."""
+    optim: Literal["adamw_torch", "muon"] = "adamw_torch"
+    """`muon` learns several times faster from nothing (matrices by Muon, the rest by AdamW, one rate for both); adamw
+    for fine-tuning."""
+    per_device_train_batch_size: Count = 8
+    """Rows per device and forward pass; a row is a clip with all its answers. Lower this first when memory runs out."""
+    gradient_accumulation_steps: Count = 1
+    """Forward passes per optimiser step. Rows per step = per_device_train_batch_size * this * devices."""
+    max_steps: Annotated[int, Between(-1, 10**9)] = -1
+    """Optimiser steps; -1 follows num_train_epochs. 0 trains nothing and evaluates."""
+    num_train_epochs: Annotated[float, Between(0, 10**6)] = 1.0
+    """Passes over the data, when max_steps is -1."""
+    warmup_steps: Amount = 0.0
+    """Steps from 0 to the peak rate; below 1 it is a share of all steps."""
+    lr_scheduler_type: Literal[
+        "linear", "cosine", "constant", "constant_with_warmup", "cosine_with_min_lr", "inverse_sqrt"
+    ] = "linear"
+    """What the rate does after the warm-up."""
+    max_grad_norm: Amount = 1.0
+    """Gradients longer than this are scaled down to it; 0 leaves them."""
+    weight_decay: Share = 0.0
+    """AdamW's, on weight matrices only."""
+    adam_beta2: Share = 0.999
+    """AdamW's memory of squared gradients; 0.95 to 0.99 suits short runs."""
+    logging_steps: Count = 10
+    """A line in metrics.jsonl every so many optimiser steps."""
+    eval_steps: CountOrZero = 0
+    """Quick evaluation every so many optimiser steps; 0 evaluates at the end only."""
+    save_steps: CountOrZero = 0
+    """A checkpoint every so many optimiser steps; 0 keeps none, and an interrupted run starts over."""
+    save_total_limit: Count = 1
+    """Checkpoints kept; older ones go."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: about a third more time, far less memory."""
+    bf16: bool = False
+    """Mixed precision on top of float32 weights; leave false with `model.dtype: bfloat16`."""
+    dataloader_num_workers: CountOrZero = 0
+    """Processes that decode clips; 0 decodes in the training process."""
+    full_determinism: bool = False
+    """Deterministic kernels on a GPU, at a price in speed. On a CPU they are always used."""
+    report_to: list[Tracker] = field(default_factory=list)
+    """Trackers beside the run folder. Without a login wandb records offline and says so."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """What is measured before and after training, on held-out clips."""
+
+    num_clips: CountOrZero = 200
+    """Held-out clips; 0 skips the evaluation. The interval of a share of n clips is about +-1/sqrt(n)."""
+    controls: list[Literal["blind", "shuffled", "other_clip"]] = field(
+        default_factory=lambda: ["blind", "shuffled", "other_clip"]
+    )
+    """Captions without the clip, with its frames shuffled, with another clip: what is gained here was not seen."""
+    probe_clips: CountOrZero = 100
+    """Clips asked about skills that preference training never saw (colour, count, shape, camera, the other language):
+    what was lost. Five questions a clip."""
+    max_new_tokens: Count = 64
+    """Longest generated caption, in tokens."""
+    per_device_eval_batch_size: Count = 16
+    """Clips per forward pass; changes speed and memory, not the result."""
+    compare_with: dict[str, str] = field(default_factory=dict)
+    """Finished runs shown beside this one, name -> run folder; they must have measured the same held-out clips."""
+
+
+@dataclass(frozen=True)
+class Guards:
+    """Checks inside the loop that notice a run going wrong."""
+
+    every: CountOrZero = 0
+    """Optimiser steps between measurements of grounding and order; 0 measures at the end only."""
+    num_clips: Count = 32
+    """Held-out clips per measurement."""
+    displacement: Literal["off", "warn", "stop"] = "warn"
+    """What to do when the chosen answer's log-probability falls below its start."""
+    time_encoding: Literal["off", "warn", "stop"] = "stop"
+    """What to do when the self-test of timestamps and positions fails at the start."""
+
+
+@dataclass(frozen=True)
+class System:
+    """One row of a comparison."""
+
+    recipe: Annotated[str, OnDisk("file")] = ""
+    """The recipe it runs, without what that recipe needs."""
+    start: str | None = None
+    """The system above whose final weights it starts from; null keeps the recipe's own model."""
+    set: Annotated[dict[str, Any], Changes()] = field(default_factory=dict)
+    """Dotted keys with their other values."""
+    hidden: bool = False
+    """Leave it out of the table: a start that others need."""
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Several systems over several seeds."""
+
+    seeds: list[CountOrZero] = field(default_factory=lambda: [0, 1, 2])
+    """Each system is trained once with each."""
+    systems: dict[str, System] = field(default_factory=dict)
+    """Name -> what it is; the first two are what the others are compared with in the last screen."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One run, completely."""
+
+    algorithm: Annotated[str, ALGORITHM] = ""
+    """What to do: the name of a file in rlkit/train, or the path of your own with a function `run(recipe, folder)`."""
+    needs: list[str] = field(default_factory=list)
+    """Recipes whose finished run this one reads, as paths from this file's folder; those not yet finished are run
+    first."""
+    seed: Annotated[int, Between(0, 2**32 - 1)] = 0
+    """Of weights, data order, corruption and sampling. Same seed, same machine, same numbers."""
+    out: str | None = None
+    """Run folder; null: runs/<name of this file>. An interrupted run of the same recipe is resumed there."""
+    model: Model = field(default_factory=Model)
+    """Which model is trained, and which parts of it."""
+    data: Data = field(default_factory=Data)
+    """Where clips and captions come from, and how clips become frames."""
+    negatives: list[Annotated[PlugIn, NEGATIVE]] = field(default_factory=list)
+    """How wrong answers are made from true ones: files in data_synth/negatives, your own paths, or `own_samples`."""
+    num_negatives: Count = 1
+    """Wrong answers per clip (K). All K ride in the same row, so 4 cost little more than 1."""
+    loss: Loss = field(default_factory=Loss)
+    """The preference loss."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """The model's own answers."""
+    train: Train = field(default_factory=Train)
+    """The optimiser and its schedule."""
+    variants: dict[str, Annotated[dict[str, Any], Changes()]] = field(default_factory=dict)
+    """Further systems trained from the same start, name -> dotted keys with their other values; for controls such as
+    `dpo_shuffled: {data.shuffle_frames: true}`."""
+    compare: Compare = field(default_factory=Compare)
+    """For `algorithm: compare`: the systems and seeds."""
+    evaluate: Evaluate = field(default_factory=Evaluate)
+    """What is measured on held-out clips."""
+    guards: Guards = field(default_factory=Guards)
+    """Checks inside the loop."""
+
+
+NO_DEFAULT = ("algorithm",)
+"""Keys every recipe must give."""
+
+OFTEN_CALLED = {
+    "lr": "train.learning_rate",
+    "batch_size": "train.per_device_train_batch_size",
+    "per_device_batch_size": "train.per_device_train_batch_size",
+    "gradient_accumulation": "train.gradient_accumulation_steps",
+    "accumulation": "train.gradient_accumulation_steps",
+    "steps": "train.max_steps",
+    "epochs": "train.num_train_epochs",
+    "warmup_ratio": "train.warmup_steps",
+    "scheduler": "train.lr_scheduler_type",
+    "model_name_or_path": "model.id",
+    "torch_dtype": "model.dtype",
+    "loss_type": "loss.types",
+    "loss_weights": "loss.types",
+    "lora_r": "model.lora.r",
+    "lora_rank": "model.lora.r",
+    "rank": "model.lora.r",
+    "alpha": "model.lora.lora_alpha",
+    "k": "num_negatives",
+    "num_generations": "sampling.num_samples",
+    "max_new_tokens": "evaluate.max_new_tokens",
+    "output_dir": "out",
+    "depends_on": "needs",
+    "data_seed": "seed",
+}
+"""Names from other tools, for the suggestion under an unknown key."""

@@ -1,0 +1,150 @@
+"""Model cards: README.md of a run folder and of its final/, with metadata that the Hugging Face Hub accepts.
+
+Written from the run folder alone. What got worse, which guards alarmed and what was not measured is said under Limits.
+"""
+
+import html
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from huggingface_hub import EvalResult, ModelCardData
+
+from rlkit.evaluate.names import describe, is_detail, system_title
+from rlkit.report import compare_table
+from rlkit.report.data import RunData, read_run
+from rlkit.running.folder import write_text
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+ALGORITHMS = {"sft": "supervised fine-tuning (SFT)", "dpo": "direct preference optimisation (DPO)"}
+
+
+def write_cards(path: Path) -> list[Path]:
+    """Write README.md into the run folder and, where there is one, into its final/; returns the paths."""
+    path = Path(path)
+    run = read_run(path)
+    written = [path / "README.md"]
+    write_text(written[0], card(run, model_path=(path / "final").as_posix(), in_run_folder=True))
+    if (path / "final").is_dir():
+        written.append(path / "final" / "README.md")
+        write_text(written[1], card(run, model_path=f"YOUR_NAME/{run.name}", in_run_folder=False))
+    return written
+
+
+def card(run: RunData, *, model_path: str, in_run_folder: bool) -> str:
+    """The card's text; `model_path` is what the usage code loads."""
+    before, after = compare_table.headline_systems(run.results)
+    systems = run.results.get("systems") or {}
+    paired = run.results.get("differences") or {}
+    shown = [name for name in compare_table.metric_order(systems) if not is_detail(name)]
+    base, family = origin(run.recipe)
+    changes = compare_table.before_after(systems, before, after, paired) if before and after else []
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("card.md.j2").render(
+        metadata=metadata(run, base, after).to_yaml(),
+        name=run.name,
+        method=ALGORITHMS.get(str(run.recipe.get("algorithm")), str(run.recipe.get("algorithm") or "rlkit")),
+        base=base,
+        family=family,
+        data=_section(run.recipe, "data"),
+        table=compare_table.markdown(systems, shown, paired) if systems else "",
+        clips=max((i.get("n") or 0 for metrics in systems.values() for i in metrics.values()), default=0),
+        after=system_title(after) if after else None,
+        example=_example(run, before, after) if in_run_folder else None,
+        adapter=is_adapter(run.path),
+        model_path=model_path,
+        frames=frames(run.recipe),
+        max_new_tokens=_section(run.recipe, "evaluate").get("max_new_tokens") or 64,
+        worse=[line for line in changes if line["verdict"] == "worse"],
+        alarms=run.alarms,
+        blind=systems.get(after or "", {}).get("blind_order_exact"),
+        recipe=run.recipe_text.replace("```", "` ` `"),
+        env=run.env,
+        in_run_folder=in_run_folder,
+    )
+
+
+def metadata(run: RunData, base: str | None, system: str | None) -> ModelCardData:
+    """The card's YAML head; keys whose value is not known, or is no hub id, are left out."""
+    data = _section(run.recipe, "data")
+    dataset = str(data.get("pairs") or data.get("folder") or "")
+    algorithm = run.recipe.get("algorithm")
+    results = [
+        EvalResult(
+            task_type="video-text-to-text",
+            dataset_type=str(data.get("source") or "folder"),
+            dataset_name=f"held-out clips ({data.get('source') or 'folder'})",
+            metric_type=name,
+            metric_name=describe(name).title,
+            metric_value=interval["value"],
+        )
+        for name, interval in (run.results.get("systems") or {}).get(system or "", {}).items()
+        if interval.get("value") is not None and not is_detail(name)
+    ]
+    return ModelCardData(
+        library_name="peft" if is_adapter(run.path) else "transformers",
+        base_model=base,
+        datasets=[dataset] if HUB_ID.fullmatch(dataset) and not Path(dataset).exists() else None,
+        language=data.get("language") or "en",
+        pipeline_tag="video-text-to-text",
+        tags=["rlkit", *([str(algorithm)] if algorithm else []), *(["lora"] if is_adapter(run.path) else [])],
+        model_name=run.name,
+        eval_results=results or None,
+    )
+
+
+def origin(recipe: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """(hub id of the first ancestor, None), or (None, family) of a model trained from nothing, or (None, None).
+
+    Follows `model.id` through run folders: the base of a DPO run is that of the SFT run it started from.
+    """
+    for _ in range(16):
+        model = _section(recipe, "model")
+        name = model.get("id")
+        if not isinstance(name, str):
+            return None, model.get("init")
+        parent = Path(name).parent / "recipe.yaml"
+        if not parent.is_file():
+            hub = HUB_ID.fullmatch(name) and not Path(name).exists() and not name.startswith("runs/")
+            return (name, None) if hub else (None, None)
+        recipe = read_run(parent.parent).recipe
+    return None, None
+
+
+def frames(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """How the usage code samples a clip: as the recipe does."""
+    data = _section(recipe, "data")
+    return {"num_frames": data.get("num_frames"), "fps": data.get("fps"), "size": data.get("frame_size")}
+
+
+def is_adapter(path: Path) -> bool:
+    """Whether final/ holds a PEFT adapter."""
+    return (path / "final" / "adapter_config.json").is_file()
+
+
+def _section(recipe: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = recipe.get(name)
+    return section if isinstance(section, dict) else {}
+
+
+def _example(run: RunData, before: str | None, after: str | None) -> dict[str, str] | None:
+    """The first sampled clip that has a picture, texts made safe for Markdown."""
+    for row in run.captions:
+        captions = row.get("captions")
+        if isinstance(captions, dict) and run.picture(row) and before in captions and after in captions:
+            texts = {"truth": row.get("truth", ""), "before": captions[before], "after": captions[after]}
+            safe = {name: html.escape(" ".join(str(text).split())).replace("|", "\\|") for name, text in texts.items()}
+            return safe | {
+                "frames": str(row["frames"]),
+                "before_title": system_title(str(before)),
+                "after_title": system_title(str(after)),
+            }
+    return None

@@ -1,0 +1,164 @@
+"""`rlkit review <pairs>`: one offline HTML page to judge pairs by eye, left or right, without knowing which is which.
+
+The page holds no answer: sides are drawn from the seed and each pair's id, here, and `resolve` draws them again to read
+votes.json. Nobody logs in, nothing is sent; the page saves its votes in the browser and gives them as a file.
+"""
+
+import argparse
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from rlkit.errors import DataError
+from rlkit.report.film_strip import data_uri, film_strip, jpeg_bytes
+from rlkit.report.word_diff import word_diff
+from rlkit.running.folder import write_text
+
+VOTES = ("left", "right", "tie", "both_bad", "unsure", "skip")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`rlkit review <pairs> [--out page.html] [--limit 200] [--seed 0]`; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="rlkit review", description="example: rlkit review pairs/ --limit 100")
+    parser.add_argument("pairs", type=Path, help="a folder or parquet file of pairs, or JSONL with chosen and rejected")
+    parser.add_argument("--out", type=Path, help="the page; default: review.html beside the pairs")
+    parser.add_argument("--limit", type=int, default=200, help="at most this many judgements, spread over the pairs")
+    parser.add_argument("--seed", type=int, default=0, help="which pairs, in which order, and their sides")
+    given = parser.parse_args(argv)
+    beside = given.pairs if given.pairs.is_dir() else given.pairs.parent
+    page = write_review(given.pairs, given.out or beside / "review.html", limit=given.limit, seed=given.seed)
+    print(page)
+    return 0
+
+
+def write_review(pairs: Path, page: Path, *, limit: int = 200, seed: int = 0) -> Path:
+    """Write the page for at most `limit` answers of `pairs` and return its path; same arguments, same bytes."""
+    found = sorted(judgements(read_pairs(pairs)), key=lambda item: _hash(seed, item["id"], "order"))[:limit]
+    if not found:
+        raise DataError(f"{pairs}: holds no pairs to review.")
+    name = f"{Path(pairs).name}-{_hash(seed, *(item['id'] for item in found))[:8]}"
+    data = {"name": name, "seed": seed, "items": [_shown(item, seed) for item in found]}
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    nonce = _hash(json.dumps(data))[:24]
+    html = environment.get_template("review.html.j2").render(data=data, name=name, nonce=nonce)
+    write_text(Path(page), html)
+    return Path(page)
+
+
+def read_pairs(path: Path) -> Iterable[Mapping[str, Any]]:
+    """Rows with `chosen` and `rejected`: our parquet shards, or JSONL as `rlkit negatives` writes it."""
+    path = Path(path)
+    if path.suffix != ".jsonl":
+        from data_synth.records import read_records
+
+        yield from read_records(path)
+        return
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict) or "chosen" not in row or "rejected" not in row:
+            raise DataError(f"{path}:{number}: expected a JSON object with chosen and rejected.")
+        yield row
+
+
+def judgements(rows: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
+    """One item per rejected answer: `id` ("<pair>:<number>"), `prompt`, `chosen`, `rejected`, `kind`, `video`.
+
+    A pair without `pair_id` is known by the hash of its texts, so that votes survive reordering of the file.
+    """
+    for row in rows:
+        chosen = _text(row["chosen"])
+        rejected = row["rejected"]
+        rejected = [rejected] if isinstance(rejected, str) else list(rejected)
+        kinds = row.get("rejected_kind") or row.get("kind") or ""
+        kinds = [kinds] * len(rejected) if isinstance(kinds, str) else list(kinds)
+        identity = row.get("pair_id") or _hash(chosen, *(_text(answer) for answer in rejected))[:16]
+        videos = row.get("videos") or []
+        for number, (answer, kind) in enumerate(zip(rejected, kinds, strict=True)):
+            yield {
+                "id": f"{identity}:{number}",
+                "prompt": _text(row.get("prompt") or ""),
+                "chosen": chosen,
+                "rejected": _text(answer),
+                "kind": kind,
+                "video": videos[0] if videos else None,
+            }
+
+
+def chosen_side(identity: str, seed: int) -> str:
+    """The side on which a page with this seed shows the chosen answer: "left" or "right"."""
+    return "left" if int(_hash(seed, identity, "side"), 16) % 2 else "right"
+
+
+def resolve(votes: Path, pairs: Path) -> list[dict[str, Any]]:
+    """votes.json with its sides turned back: rows `id kind vote seconds`, in the order voted.
+
+    `vote` is chosen, rejected, tie, both_bad, unsure or skip. Raises DataError for a file that is no votes.json, and
+    for votes on pairs that are not in `pairs`.
+    """
+    try:
+        found = json.loads(Path(votes).read_text(encoding="utf-8"))
+        seed, rows = found["seed"], found["votes"]
+    except (ValueError, KeyError, TypeError):
+        raise DataError(f"{votes}: no votes.json as the review page writes it.") from None
+    kinds = {item["id"]: item["kind"] for item in judgements(read_pairs(pairs))}
+    out = []
+    for place, row in enumerate(rows):
+        if row.get("id") not in kinds:
+            raise DataError(f"{votes}: vote {place} is on pair {row.get('id')!r}, which {pairs} does not hold.")
+        if row.get("vote") not in VOTES:
+            raise DataError(f"{votes}: vote {place} is {row.get('vote')!r}, expected one of {', '.join(VOTES)}.")
+        vote = row["vote"]
+        if vote in ("left", "right"):
+            vote = "chosen" if vote == chosen_side(row["id"], seed) else "rejected"
+        out.append({"id": row["id"], "kind": kinds[row["id"]], "vote": vote, "seconds": row.get("seconds")})
+    return out
+
+
+def _shown(item: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """What the page gets of an item: nothing that tells the chosen answer from the rejected one."""
+    answers = [item["chosen"], item["rejected"]]
+    if chosen_side(item["id"], seed) == "right":
+        answers.reverse()
+    left, right = word_diff(*answers)
+    return {
+        "id": item["id"],
+        "prompt": item["prompt"],
+        "left": left,
+        "right": right,
+        "picture": _picture(item["video"]),
+    }
+
+
+def _picture(video: str | None) -> str | None:
+    """The clip's film strip; None where it has no clip, or one that does not decode (the page says nothing then)."""
+    if not video or not Path(video).is_file():
+        return None
+    from data_synth.errors import DataError as UnreadableClip
+    from data_synth.video import read_clip
+
+    try:
+        clip = read_clip(video, num_frames=8, height=112)
+    except UnreadableClip:
+        return None
+    return data_uri(jpeg_bytes(film_strip(clip.frames, clip.timestamps)))
+
+
+def _text(answer: Any) -> str:
+    if isinstance(answer, str):
+        return answer
+    from data_synth.records import text_of
+
+    return text_of(answer)
+
+
+def _hash(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()

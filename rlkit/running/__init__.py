@@ -1,0 +1,1 @@
+"""A run while it runs: its folder, its numbers, what the screen shows, and how it is stopped."""
