@@ -12,8 +12,10 @@ import yaml
 
 from rlkit import plugins
 from rlkit.errors import RecipeError
+from rlkit.recipe import systems
 from rlkit.recipe.contradictions import contradictions
 from rlkit.recipe.convert import Reading, convert
+from rlkit.recipe.dotted import value_at
 from rlkit.recipe.keys import all_keys, alternatives, marks, suggestion
 from rlkit.recipe.marks import OnDisk
 from rlkit.recipe.schema import PlugIn, Recipe
@@ -40,15 +42,22 @@ def load_chain(path: str | Path, overrides: Sequence[str] = ()) -> list[Step]:
 
     Raises RecipeError with every problem of every recipe in the chain, each with file and line.
     """
+    return _chain(path, overrides, in_comparison=False)
+
+
+def _chain(path: str | Path, overrides: Sequence[str], *, in_comparison: bool) -> list[Step]:
     chain: list[Step] = []
     problems: list[str] = []
-    _follow(Path(path), overrides, chain, problems, above=[])
+    _follow(Path(path), overrides, chain, problems, [], in_comparison)
     if problems:
         raise RecipeError(list(dict.fromkeys(problems)))
     return chain
 
 
-def _follow(path: Path, overrides: Sequence[str], chain: list[Step], problems: list[str], above: list[Path]) -> None:
+def _follow(
+    path: Path, overrides: Sequence[str], chain: list[Step], problems: list[str], above: list[Path], in_comparison: bool
+) -> None:
+    """Read one recipe and, before it, what it needs; `in_comparison` where it is a system of one, which has none."""
     if any(step.path == path.resolve() for step in chain):
         return
     name = plugins.shown_path(path)
@@ -62,14 +71,21 @@ def _follow(path: Path, overrides: Sequence[str], chain: list[Step], problems: l
     recipe = convert(tree, Recipe, "", reading)
     needs = _needs(tree, recipe, reading, [*above, path.resolve()])
     for needed in needs:
-        _follow(needed, (), chain, problems, [*above, path.resolve()])
+        _follow(needed, (), chain, problems, [*above, path.resolve()], in_comparison)
     recipe = replace(recipe, needs=[str(needed) for needed in needs])
     step = Step(path.resolve(), recipe, run_name(path), run_folder_of(path, recipe))
     if not found:
         found += [f"{place(tree, key)}: {sentence}." for key, sentence in contradictions(recipe)]
-    found += _missing_files(tree, recipe, [one.out for one in chain])
+    made = [one.out for one in chain]
+    if not found and recipe.algorithm == "compare" and not in_comparison:
+        found += [f"{place(tree, key)}: {sentence}." for key, sentence in systems.problems(recipe, _read, made)]
+    found += _missing_files(tree, recipe, made)
     problems += found
     chain.append(step)
+
+
+def _read(path: str, overrides: Sequence[str]) -> list[tuple[Path, Recipe, Path]]:
+    return [(step.path, step.recipe, step.out) for step in _chain(path, overrides, in_comparison=True)]
 
 
 def _needs(tree: Value, recipe: Recipe, reading: Reading, above: list[Path]) -> list[Path]:
@@ -184,16 +200,6 @@ def _missing_files(tree: Value, recipe: Recipe, made: list[Path]) -> list[str]:
             advice = " A recipe that makes it belongs under `needs`." if mark.what == "model" else ""
             problems.append(f"{place(tree, key.path)}: '{key.path}' is `{text}`, but there is no such {what}.{advice}")
     return problems
-
-
-def value_at(recipe: Recipe, path: str) -> Any:
-    """Value of a dotted key; None beneath a section that is null."""
-    at: Any = recipe
-    for name in path.split("."):
-        if at is None:
-            return None
-        at = vars(at)[name]
-    return at
 
 
 def as_dict(recipe: Recipe, base: Path | None = None) -> dict[str, Any]:

@@ -9,7 +9,6 @@ Steps, each a file in the run folder, none done twice: samples -> pairs/ -> refe
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from rlkit.caption.guards import Guard
 from rlkit.evaluate.held_out import Evaluation
 from rlkit.models import Captioner
 from rlkit.recipe import Loss, Recipe
+from rlkit.recipe.dotted import changed
 from rlkit.running.folder import RunFolder
 from rlkit.running.progress import Progress, quiet
 from rlkit.running.tracking import Tracker, open_tracker
@@ -269,12 +269,3 @@ def sample_pairs(captioner: Captioner, examples: Examples, kept, recipe: Recipe,
         {"record": examples.records[index], "margin": margins[index][: len(example.answers) - 1]}
         for index, example in enumerate(chosen)
     ]
-
-
-def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
-    """A recipe with some dotted keys changed, for a variant."""
-    for key, value in changes.items():
-        head, _, rest = key.partition(".")
-        section = getattr(recipe, head)
-        recipe = replace(recipe, **{head: replace(section, **{rest: value}) if rest else value})
-    return recipe

@@ -2,9 +2,9 @@
 
 Same tiny Qwen2.5-VL with all weights trained, same pixels (one picture of 961 tokens), same captions of about 64
 tokens, fp32, no gradient checkpointing on either side. TRL computes its reference in every step, since it refuses to
-precompute it for pictures; ours looks it up in the cache that `rlkit.caption.reference` fills once. With K negatives TRL takes
-K pairs, one after the other. Also timed: ours with the reference computed in the step, and our own step on separate
-rows, whose ratio to one row is compared with the ratio of token counts, (K+1)(P+R) / (P+(K+1)R).
+precompute it for pictures; ours looks it up in the cache that rlkit/caption/reference.py fills once. With K negatives
+TRL takes K pairs, one after the other. Also timed: ours with the reference computed in the step, and our own step on
+separate rows, whose ratio to one row is compared with the ratio of token counts, (K+1)(P+R) / (P+(K+1)R).
 
 Memory is measured in one process each: resident set at its highest during a step, less that before it, where the
 model, TRL's reference copy and the libraries are already loaded. TRL holds one pair at a time.
