@@ -77,10 +77,12 @@ class CaptionTrainer(Trainer):
         return (loss, {}) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the means of the metrics since the last log."""
+        """Adds the means of the metrics since the last log; leaves out `train_loss`, which forgets what was before a
+        resume."""
         means = {name: sum(values) / len(values) for name, values in self._metrics.items()}
         self._metrics.clear()
-        super().log({**logs, **means}, start_time)
+        kept = {name: value for name, value in logs.items() if name != "train_loss"}
+        super().log({**kept, **means}, start_time)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Load whole weights under the model's own names.
