@@ -14,7 +14,7 @@ from rlkit.errors import RlkitError
 from rlkit.last_line import repeat_after_launcher
 from rlkit.recipe import ALGORITHM
 from rlkit.recipe.file import Step, load_chain
-from rlkit.running import interrupt
+from rlkit.running import interrupt, ranks
 from rlkit.running.folder import RunFolder, lock, prepare
 
 OUT_OF_MEMORY = (
@@ -69,8 +69,8 @@ def _named(error: Exception, step: Step, last: Step) -> Exception:
 
 def _run_step(step: Step, last: bool) -> RunFolder:
     """Start, resume or skip one recipe."""
-    state = _decide(step)
-    folder = RunFolder(step.out, is_main_process())
+    state = decide(step)
+    folder = RunFolder(step.out, ranks.is_main())
     announce(step, folder, state, last)
     if state == "finished":
         return folder
@@ -86,26 +86,21 @@ def _run_step(step: Step, last: bool) -> RunFolder:
     return folder
 
 
-def _decide(step: Step) -> str:
+def decide(step: Step) -> str:
     """start, resume or finished, as the main process finds it; every process gets the same answer, or the same error.
 
     A single process does without torch here, so that a finished or refused run answers at once.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return prepare(step, main=True)[1]
-    from accelerate import PartialState
-    from accelerate.utils import broadcast_object_list
-
-    decision: list[object] = [None]
-    if PartialState().is_main_process:
+    decision: str | RlkitError | None = None
+    if ranks.is_main():
         try:
-            decision = [prepare(step, main=True)[1]]
+            decision = prepare(step, main=True)[1]
         except RlkitError as error:
-            decision = [error]
-    broadcast_object_list(decision)
-    if isinstance(decision[0], RlkitError):
-        raise decision[0]
-    return str(decision[0])
+            decision = error
+    decision = ranks.gathered(decision)[0]
+    if isinstance(decision, RlkitError):
+        raise decision
+    return str(decision)
 
 
 def settle(step: Step) -> None:
@@ -127,10 +122,9 @@ def _free() -> None:
     import gc
 
     import torch
-    from accelerate import PartialState
     from accelerate.state import AcceleratorState, GradientState
 
-    PartialState().wait_for_everyone()
+    ranks.wait()
     AcceleratorState._reset_state()
     GradientState._reset_state()
     gc.collect()
@@ -191,20 +185,15 @@ def _recorded(function: Callable[[], object]) -> None:
     record(function)()
 
 
-def is_main_process() -> bool:
-    """Whether this is rank 0, also before torch is imported."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def say(text: str) -> None:
     """A line for people, from the main process."""
-    if is_main_process():
+    if ranks.is_main():
         print(text, flush=True)
 
 
 def panel(title: str, text: str) -> None:
     """The one red box of an error, from the main process, on standard error."""
-    if not is_main_process():
+    if not ranks.is_main():
         return
     from rich.console import Console
     from rich.panel import Panel

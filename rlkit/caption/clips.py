@@ -19,6 +19,7 @@ from data_synth.world.clips import render_clips, write_captions
 from data_synth.world.noise import Noise
 from rlkit.errors import DataError
 from rlkit.recipe import Data, Recipe
+from rlkit.running import ranks
 from rlkit.running.folder import RunFolder
 from rlkit.running.progress import Progress
 
@@ -126,18 +127,21 @@ def collect(recipe: Recipe, folder: RunFolder, progress: Progress) -> Clips:
     """The clips of a recipe's `data:` section. Raises DataError when none is usable."""
     data = recipe.data
     if data.source == "world":
-        train = world_clips(data, "train", data.num_clips, progress)
         test = replace(data, num_events=[3, 3], noise=None)
-        held_out = world_clips(test, "test", recipe.evaluate.num_clips, progress)
+        with ranks.main_first():
+            train = world_clips(data, "train", data.num_clips, progress)
+            held_out = world_clips(test, "test", recipe.evaluate.num_clips, progress)
         readers = Reader(data, world_folder(data)), Reader(data, world_folder(test))
         return Clips(Labelled(train, data.num_labelled), held_out, *readers)
     progress.stage(f"reading {data.folder}")
     reader = Reader(data, Path(data.folder), cache=Path("runs/frames"))
-    written = sift_folder(data.folder, folder.path, data.captions, load=lambda item: _decode(item, reader))
-    if written.quarantined:
-        progress.note(
-            f"{written.quarantined} lines or files set aside, with reasons: {folder.path}/rejected_rows.jsonl"
-        )
+    quarantined = 0
+    if folder.main:
+        written = sift_folder(data.folder, folder.path, data.captions, load=lambda item: _decode(item, reader))
+        quarantined = written.quarantined
+    ranks.wait()
+    if quarantined:
+        progress.note(f"{quarantined} lines or files set aside, with reasons: {folder.path}/rejected_rows.jsonl")
     rows = JsonLines(folder.path / "clips.jsonl", data.num_clips)
     if not len(rows):
         raise DataError(
@@ -146,7 +150,7 @@ def collect(recipe: Recipe, folder: RunFolder, progress: Progress) -> Clips:
     every = max(5, len(rows) // recipe.evaluate.num_clips) if recipe.evaluate.num_clips else len(rows) + 1
     held_out = Captions(rows, [at for at in range(len(rows)) if at % every == every - 1])
     train = Captions(rows, [at for at in range(len(rows)) if at % every != every - 1])
-    return Clips(Labelled(train, data.num_labelled), held_out, reader, reader, written.quarantined)
+    return Clips(Labelled(train, data.num_labelled), held_out, reader, reader, quarantined)
 
 
 def _decode(item: Captioned, reader: Reader) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import BatchSampler, Dataset
 
@@ -74,28 +75,66 @@ def hash_seed(seed: int, index: int) -> int:
 
 
 class LengthGroupedBatches(BatchSampler):
-    """Batches of rows of like length in random order, deterministic in (seed, epoch); see `rows.bucketed`.
+    """One process's batches of rows of like length in random order, deterministic in (seed, epoch); see
+    `rows.bucketed`.
 
-    Windows of rows are drawn and measured as they come, so that start-up does not read the data set.
+    The rows of an optimiser step are drawn together and then cut into batches, so that a step holds the same rows
+    whether they come as 8 x 1, as 1 x 8 accumulated, or as 4 on each of two processes. The smaller step of an epoch is
+    cut into as many parts as the others, or comes last where it has too few rows; rows come twice only where there are
+    fewer than processes. Windows of rows are drawn and measured as they come, so that start-up does not read the data
+    set.
     """
 
-    def __init__(self, count: int, batch_size: int, length: Callable[[int], int], *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        length: Callable[[int], int],
+        *,
+        seed: int = 0,
+        accumulation: int = 1,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
         self.count, self.batch_size, self.length, self.seed = count, batch_size, length, seed
+        self.accumulation, self.rank, self.ranks = accumulation, rank, ranks
         self.epoch = 0
         self.drop_last = False
 
+    @property
+    def rows_per_step(self) -> int:
+        """Rows of an optimiser step, over all processes."""
+        return self.batch_size * self.accumulation * self.ranks
+
     def __len__(self) -> int:
-        return -(-self.count // self.batch_size)
+        whole, rest = divmod(self.count, self.rows_per_step)
+        return whole * self.accumulation + len(self._mine(list(range(rest))))
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order; the trainer calls this."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[int]]:
+        last: list[int] = []
+        for step in self._steps():
+            if len(step) < self.accumulation * self.ranks:
+                last = step  # it would move the bounds of the steps after it
+            else:
+                yield from self._mine(step)
+        yield from self._mine(last)
+
+    def _steps(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(hash_seed(self.seed, self.epoch))
         order = torch.randperm(self.count, generator=generator).tolist()
-        size = WINDOW * self.batch_size
+        size = WINDOW * self.rows_per_step
         for start in range(0, self.count, size):
             window = order[start : start + size]
-            for batch in rows.bucketed([self.length(i) for i in window], self.batch_size, seed=start, epoch=self.epoch):
-                yield [window[at] for at in batch]
+            lengths = [self.length(i) for i in window]
+            for step in rows.bucketed(lengths, self.rows_per_step, seed=start, epoch=self.epoch):
+                yield [window[at] for at in step]
+
+    def _mine(self, step: list[int]) -> list[list[int]]:
+        """This process's batches of one step's rows, as many as every other process has."""
+        rounds = min(self.accumulation, -(-len(step) // self.ranks))
+        parts = [part.tolist() or step[:1] for part in np.array_split(step, rounds * self.ranks)] if step else []
+        return parts[self.rank :: self.ranks]

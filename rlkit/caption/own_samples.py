@@ -4,6 +4,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from data_synth.records import make_record
@@ -13,6 +14,7 @@ from rlkit.caption import generate, rows
 from rlkit.caption.clips import Clips
 from rlkit.models import Captioner
 from rlkit.recipe import REWARD, Recipe
+from rlkit.running import ranks
 from rlkit.running.folder import RunFolder
 from rlkit.running.progress import Progress
 from rlkit.running.tracking import write_jsonl
@@ -26,16 +28,16 @@ def draw(
     """`sampling.num_samples` captions of each training clip, by clip id.
 
     Kept in chunks below samples/, so that a killed run goes on where it was; variants with the same model, clips and
-    sampling read the same chunks.
+    sampling read the same chunks. Each process of the run draws its share of the chunks.
     """
     settings = recipe.sampling
     asked = [vars(recipe.model), vars(recipe.data), vars(settings), recipe.seed]
     digest = hashlib.blake2b(json.dumps(asked, default=vars, sort_keys=True).encode(), digest_size=6).hexdigest()
     target = folder.samples / f"own-{digest}"
     progress.stage(f"sampling {settings.num_samples} captions of {len(found.train):,} clips", total=len(found.train))
-    samples: dict[str, list[str]] = {}
-    for start in range(0, len(found.train), CHUNK):
-        path = target / f"{start // CHUNK:06d}.jsonl"
+    starts = range(0, len(found.train), CHUNK)
+    for start in starts[ranks.number() :: ranks.count()]:
+        path = _chunk(target, start)
         if not path.exists():
             clips = [found.train[at] for at in range(start, min(start + CHUNK, len(found.train)))]
             texts = generate.captions(
@@ -50,11 +52,14 @@ def draw(
             )
             lines = [{"id": row["id"], "samples": one} for row, one in zip(clips, texts, strict=True)]
             write_jsonl(path, lines)
-        for line in path.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            samples[row["id"]] = row["samples"]
-        progress.step(len(samples))
-    return samples
+        progress.step(min(start + CHUNK * ranks.count(), len(found.train)))
+    ranks.wait()
+    lines = (line for start in starts for line in _chunk(target, start).read_text(encoding="utf-8").splitlines())
+    return {row["id"]: row["samples"] for row in map(json.loads, lines)}
+
+
+def _chunk(target: Path, start: int) -> Path:
+    return target / f"{start // CHUNK:06d}.jsonl"
 
 
 def _prompt(captioner: Captioner, row: Mapping[str, Any], question: str, found: Clips, recipe: Recipe, index: int):

@@ -27,6 +27,7 @@ from torch import Tensor
 from rlkit.caption import one_row, rows
 from rlkit.errors import ModelError
 from rlkit.models import Captioner, is_adapted
+from rlkit.running import ranks
 
 CHUNK = 256  # rows per file: at most this many are lost to a kill
 COLUMNS = ("prompt", "chosen", "rejected", "images", "videos")
@@ -83,17 +84,15 @@ def precompute(
     data: str,
     settings: Mapping[str, Any] | None = None,
     batch_size: int = 8,
-    rank: int = 0,
-    world_size: int = 1,
     progress: Callable[[int], None] | None = None,
     num_checked: int = 4,
 ) -> ReferenceLogProbs:
     """Compute what is missing below `folder`, check a sample of what is there, and open it.
 
     `data` is `fingerprint(records)`; `settings` is whatever else decides the examples' tensors (frames, fps, a control
-    such as shuffled). Call it before training starts, with the starting weights. Each rank computes its share of the
-    chunks; with several ranks, wait for all before `lookup`. `progress` gets the number of rows done. Raises
-    ModelError when a row computed again differs.
+    such as shuffled). Call it before training starts, with the starting weights. Each process of the run computes its
+    share of the chunks and waits for the others. `progress` gets the number of rows done. Raises ModelError when a row
+    computed again differs.
     """
     key = _key(captioner, data, settings or {}, len(examples))
     folder = Path(folder) / hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=10).hexdigest()
@@ -104,13 +103,14 @@ def precompute(
     present = [chunk for chunk in chunks if (folder / _name(chunk)).exists()]
     with reference_mode(captioner):
         _check(captioner, examples, kept, present, num_checked)
-        for chunk in chunks[rank::world_size]:
+        for chunk in chunks[ranks.number() :: ranks.count()]:
             stop = min((chunk + 1) * CHUNK, len(examples))
             if chunk not in present:
                 computed = _compute(captioner, examples, range(chunk * CHUNK, stop), batch_size)
                 _write(folder / _name(chunk), _packed(computed))
             if progress is not None:
                 progress(stop)
+    ranks.wait()
     return kept
 
 

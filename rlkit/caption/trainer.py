@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
@@ -19,7 +20,7 @@ from rlkit.caption.dataset import Examples, LengthGroupedBatches
 from rlkit.models import Captioner
 from rlkit.muon import MuonWithAdamW
 from rlkit.recipe import Recipe
-from rlkit.running import interrupt
+from rlkit.running import interrupt, ranks
 from rlkit.running.folder import RunFolder
 from rlkit.running.progress import Progress
 from rlkit.running.tracking import Tracker, attach, for_transformers
@@ -44,7 +45,16 @@ class CaptionTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         """Batches of like length; the same ones for every number of workers and after a resume."""
         examples = self.train_dataset
-        batches = LengthGroupedBatches(len(examples), self._train_batch_size, examples.length, seed=self.recipe.seed)
+        args = self.args
+        batches = LengthGroupedBatches(
+            len(examples),
+            self._train_batch_size,
+            examples.length,
+            seed=self.recipe.seed,
+            accumulation=args.gradient_accumulation_steps,
+            rank=args.process_index,
+            ranks=args.world_size,
+        )
         pad = self.captioner.processor.tokenizer.pad_token_id
         workers = self.args.dataloader_num_workers
         loader = DataLoader(
@@ -54,7 +64,8 @@ class CaptionTrainer(Trainer):
             num_workers=workers,
             persistent_workers=workers > 0,
         )
-        return self.accelerator.prepare(loader)
+        # The batches are shared out already; accelerate would lose the last, smaller ones.
+        return prepare_data_loader(loader, args.device, num_processes=1, process_index=0, put_on_device=True)
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor:
         """[clips, chosen tokens] of the whole step, over all ranks."""
@@ -77,9 +88,13 @@ class CaptionTrainer(Trainer):
         return (loss, {}) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the means of the metrics since the last log; leaves out `train_loss`, which forgets what was before a
-        resume."""
-        means = {name: sum(values) / len(values) for name, values in self._metrics.items()}
+        """Adds the metrics' means since the last log, over all processes; leaves out `train_loss`, which forgets what
+        was before a resume."""
+        merged: dict[str, list[float]] = {}
+        for one in ranks.gathered(self._metrics):
+            for name, values in one.items():
+                merged.setdefault(name, []).extend(values)
+        means = {name: sum(values) / len(values) for name, values in merged.items()}
         self._metrics.clear()
         kept = {name: value for name, value in logs.items() if name != "train_loss"}
         super().log({**kept, **means}, start_time)
@@ -120,7 +135,8 @@ class MarkCheckpoints(TrainerCallback):
         self.folder = folder
 
     def on_save(self, args, state, control, **_: object) -> None:
-        """After the last file of a checkpoint."""
+        """After the last file of a checkpoint, of every process."""
+        ranks.wait()
         self.folder.checkpoint_complete(state.global_step)
 
 
@@ -161,7 +177,7 @@ def training_arguments(recipe: Recipe, folder: RunFolder) -> TrainingArguments:
         report_to=for_transformers(train.report_to),
         seed=recipe.seed,
         disable_tqdm=True,
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=ranks.on_cpu(),
         average_tokens_across_devices=False,
     )
 
@@ -200,11 +216,10 @@ def train(
     attach(trainer, tracker, progress)
     checkpoint = folder.last_checkpoint()
     folder.resume_at(None if checkpoint is None else int(checkpoint.name.rpartition("-")[2]))
+    clips_per_step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     steps = recipe.train.max_steps if recipe.train.max_steps >= 0 else None
     if steps is None:
-        per_epoch = -(-len(examples) // (arguments.train_batch_size * arguments.gradient_accumulation_steps))
-        steps = round(per_epoch * recipe.train.num_train_epochs)
-    clips_per_step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+        steps = round(-(-len(examples) // clips_per_step) * recipe.train.num_train_epochs)
     progress.stage(stage, total=steps, samples_per_step=clips_per_step)
     began = time.monotonic()
     if checkpoint is not None and int(checkpoint.name.rpartition("-")[2]) >= steps:
@@ -217,7 +232,9 @@ def train(
 
 
 def save(captioner: Captioner, path: Path, *, is_main_process: bool = True) -> None:
-    """Model or adapter, and processor, as transformers and PEFT load them."""
+    """Model or adapter, and processor, as transformers and PEFT load them; written when this returns, for every
+    process."""
     if is_main_process:
         captioner.model.save_pretrained(path)
         captioner.processor.save_pretrained(path)
+    ranks.wait()

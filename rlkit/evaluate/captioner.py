@@ -17,6 +17,7 @@ from rlkit.caption.clips import Reader
 from rlkit.evaluate import caption_metrics
 from rlkit.models import Captioner
 from rlkit.recipe import Evaluate
+from rlkit.running import ranks
 from rlkit.running.progress import Progress
 
 
@@ -58,14 +59,19 @@ def hold_out(
 def measure(
     captioner: Captioner, held: HeldOut, settings: Evaluate, progress: Progress | None = None
 ) -> list[dict[str, Any]]:
-    """One row per clip: `id`, `caption`, its `told` events, and every metric as a number."""
-    options = {"max_new_tokens": settings.max_new_tokens, "batch_size": settings.per_device_eval_batch_size}
-    texts = {
-        view: [one[0] for one in generate.captions(captioner, examples, progress=progress, **options)]
-        for view, examples in held.examples.items()
-    }
-    likely = order_by_likelihood(captioner, held.examples["clip"], batch_size=settings.per_device_eval_batch_size)
-    skills = _skills(captioner, held, options, progress)
+    """One row per clip: `id`, `caption`, its `told` events, and every metric as a number.
+
+    The processes of the run share the clips; each of them returns all rows.
+    """
+    size = settings.per_device_eval_batch_size
+
+    def said_of(part: Sequence[rows.Example]) -> list[str]:
+        options = {"max_new_tokens": settings.max_new_tokens, "batch_size": size}
+        return [one[0] for one in generate.captions(captioner, part, progress=progress, **options)]
+
+    texts = {view: ranks.spread(said_of, examples) for view, examples in held.examples.items()}
+    likely = ranks.spread(lambda part: order_by_likelihood(captioner, part, batch_size=size), held.examples["clip"])
+    skills = _skills(held, ranks.spread(said_of, [probe[3] for probe in held.probes]))
     measured = []
     for i, row in enumerate(held.rows):
         text = texts["clip"][i]
@@ -130,11 +136,10 @@ def _shown(held: Sequence[Mapping[str, Any]], index: int, view: str, reader: Rea
     return rows.shuffled(clip, seed=index) if view == "shuffled" else clip
 
 
-def _skills(captioner: Captioner, held: HeldOut, options: Mapping[str, Any], progress) -> dict[int, dict[str, float]]:
+def _skills(held: HeldOut, answers: Sequence[str]) -> dict[int, dict[str, float]]:
     """Per clip, the share of probe questions answered exactly, and each skill's own."""
-    answers = generate.captions(captioner, [probe[3] for probe in held.probes], progress=progress, **options)
     found: dict[int, dict[str, float]] = {}
-    for (clip, skill, answer, _), (said,) in zip(held.probes, answers, strict=True):
+    for (clip, skill, answer, _), said in zip(held.probes, answers, strict=True):
         found.setdefault(clip, {})[f"skill_{skill}"] = float(said == answer)
     for skills in found.values():
         skills["skill_probe"] = sum(skills.values()) / len(skills)

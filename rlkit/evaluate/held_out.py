@@ -13,6 +13,7 @@ from rlkit.models import Captioner
 from rlkit.recipe import Recipe
 from rlkit.report import card, compare_table, film_strip
 from rlkit.report.page import write_report
+from rlkit.running import ranks
 from rlkit.running.folder import RunFolder
 from rlkit.running.progress import Progress, last_screen
 from rlkit.running.tracking import Tracker, write_jsonl
@@ -69,11 +70,14 @@ class Evaluation:
             return
         held = self.hold_out(captioner)
         total = sum(len(examples) for examples in held.examples.values()) + len(held.probes)
+        total = -(-total // ranks.count())  # this process's share
         self.progress.stage(f"{name}: evaluating on {len(held.rows)} held-out clips", total=total)
         rows = measure(captioner, held, settings, self.progress)
         self.systems[name] = rows
-        write_jsonl(folder.path / "evaluation.jsonl", rows)
         folder.write_json("cost.json", {"train_seconds": round(seconds, 1)})
+        if folder.main:
+            write_jsonl(folder.path / "evaluation.jsonl", rows)  # last: from here on the system counts as measured
+        ranks.wait()
         if folder.path == self.folder.path:
             self._pairs = list(pairs)
             self.tracker.pairs([self._pair(number, pair) for number, pair in enumerate(self._pairs)], 0)

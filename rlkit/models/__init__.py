@@ -18,6 +18,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from rlkit.caption import row_attention
 from rlkit.errors import ModelError
+from rlkit.running import ranks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -89,6 +90,7 @@ def load(model: "Model", *, texts: "Iterable[str]" = (), seed: int = 0) -> Capti
         network.config.get_text_config()._attn_implementation = "flex_attention"
     elif model.id is None:
         network.set_attn_implementation(model.attn_implementation)
+    network = network.to(ranks.device())
     return prepare(network, processor, vision=model.vision, sharing=model.sharing, lora=model.lora)
 
 

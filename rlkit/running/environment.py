@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from rlkit.running import ranks
+
 PACKAGES = (
     "rlkit", "torch", "torchvision", "transformers", "trl", "peft", "accelerate", "diffusers", "datasets", "tokenizers",
     "safetensors", "numpy", "av", "torchcodec", "deepspeed", "wandb", "rich", "PyYAML",
@@ -26,7 +28,7 @@ def describe() -> dict[str, Any]:
         "commit": commit(),
         "cpu": {"model": cpu_model(), "cores": os.cpu_count(), "threads": os.environ.get("OMP_NUM_THREADS")},
         "devices": devices(),
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "processes": ranks.count(),
     }
 
 

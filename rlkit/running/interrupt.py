@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from rlkit.running import ranks
+
 
 class Interrupted(KeyboardInterrupt):
     """The user or the scheduler asked the run to stop; `exit_code` is the shell's for that signal."""
@@ -49,8 +51,14 @@ def _received(number: int, frame: FrameType | None) -> None:
 
 
 def requested() -> bool:
-    """Whether a signal is waiting. A training loop asks after each step; if so it saves a checkpoint and leaves."""
-    return _State.waiting is not None
+    """Whether a signal is waiting at any process of the run; from then on it waits at all of them.
+
+    A training loop asks after each step, in every process; if so it saves a checkpoint and leaves.
+    """
+    waiting = [number for number in ranks.gathered(_State.waiting) if number is not None]
+    if waiting and _State.waiting is None:
+        _State.waiting = waiting[0]  # this process stops as the others do, at the same step
+    return bool(waiting)
 
 
 @contextmanager

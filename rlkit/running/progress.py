@@ -25,6 +25,7 @@ from rich.text import Text
 
 from rlkit.evaluate.names import is_detail, system_title
 from rlkit.report.compare_table import before_after, headline_systems
+from rlkit.running import ranks
 
 # Shown in the panel where a run logs them, first name that exists; the words are TRL's.
 PANEL_METRICS = {
@@ -64,7 +65,7 @@ class Progress:
     def __init__(self, title: str, *, stages: int = 0, console: Console | None = None, rank: int | None = None) -> None:
         self.title, self.stages, self.number, self.text = title, stages, 0, ""
         self.console = console or Console(stderr=False, highlight=False, soft_wrap=True)
-        self.shown = (int(os.environ.get("RANK", "0")) if rank is None else rank) == 0
+        self.shown = (ranks.number() if rank is None else rank) == 0
         self.live: Live | None = None
         self._start_stage("", None, 0)
 
@@ -254,7 +255,7 @@ def _not_chatter(record: logging.LogRecord) -> bool:
 
 def last_screen(results: Mapping[str, object], folder: Path, *, console: Console | None = None) -> None:
     """Print what changed, before and after, and the next three commands; rank 0 only."""
-    if int(os.environ.get("RANK", "0")) != 0:
+    if not ranks.is_main():
         return
     console = console or Console(highlight=False)
     systems = results.get("systems") or {}

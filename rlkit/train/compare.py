@@ -18,8 +18,9 @@ from rlkit.recipe.file import Step, load
 from rlkit.recipe.systems import overrides_of, seed_of, system_recipe
 from rlkit.report.compare_table import differences, markdown
 from rlkit.report.page import write_report
-from rlkit.run import settle
-from rlkit.running.folder import RunFolder, prepare, write_text
+from rlkit.run import decide, settle
+from rlkit.running import ranks
+from rlkit.running.folder import RunFolder, write_text
 from rlkit.running.progress import last_screen
 
 
@@ -69,8 +70,8 @@ def one_recipe(recipe: Recipe, folder: RunFolder, name: str, seed: int) -> Recip
 def run_system(recipe: Recipe, out: Path, name: str, *, main: bool) -> None:
     """Run one system in its folder, or take it over where it is finished."""
     step = Step(out / "recipe.yaml", recipe, name, out)
-    found, state = prepare(step, main)
-    if state == "finished":
+    if decide(step) == "finished":
         return
     settle(step)
-    plugins.load(ALGORITHM, recipe.algorithm)(recipe, found)
+    plugins.load(ALGORITHM, recipe.algorithm)(recipe, RunFolder(out, main))
+    ranks.wait()

@@ -24,6 +24,7 @@ from rlkit.evaluate.held_out import Evaluation
 from rlkit.models import Captioner
 from rlkit.recipe import Loss, Recipe
 from rlkit.recipe.dotted import changed
+from rlkit.running import ranks
 from rlkit.running.folder import RunFolder
 from rlkit.running.progress import Progress, quiet
 from rlkit.running.tracking import Tracker, open_tracker
@@ -111,14 +112,26 @@ def make_pairs(
     if recipe.data.source == "pairs":
         return Path(recipe.data.pairs)
     target = folder.path / "pairs"
-    if list(target.glob("pairs-*.parquet")):
+    there = bool(list(target.glob("pairs-*.parquet")))
+    if ranks.gathered(there)[0]:  # as the main process, which alone writes, found it
         return target
     question = PROMPTS[recipe.data.language]
     samples: dict[str, list[str]] = {}
-    judge = own_samples.judge(recipe)
     if any(one.name == "own_samples" and one.weight for one in recipe.negatives):
         samples = own_samples.draw(captioner, found, recipe, run_folder, question, progress)
     progress.stage("making preference pairs")
+    if folder.main:
+        note = write_pairs(found, recipe, target, question, samples)
+        progress.note(note)
+    ranks.wait()
+    return target
+
+
+def write_pairs(
+    found: clips.Clips, recipe: Recipe, target: Path, question: str, samples: Mapping[str, Sequence[str]]
+) -> str:
+    """Pairs of all labelled clips, and with samples of the others; says how many."""
+    judge = own_samples.judge(recipe)
     labelled = found.labelled
     unlabelled = [row for row in found.train if not row.get("true_caption")] if samples else []
     records = list(
@@ -134,8 +147,7 @@ def make_pairs(
     if judge is not None:
         records += pairs.judged_pairs(unlabelled, recipe, question=question, samples=samples, judge=judge)
     written = write_records(records, target)
-    progress.note(f"{written.kept:,} pairs from {len(labelled):,} labelled and {len(unlabelled):,} unlabelled clips")
-    return target
+    return f"{written.kept:,} pairs from {len(labelled):,} labelled and {len(unlabelled):,} unlabelled clips"
 
 
 def reference_log_probs(captioner, examples, recipe: Recipe, folder: RunFolder, shards: Path, view: str, progress):

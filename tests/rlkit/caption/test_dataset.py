@@ -28,6 +28,35 @@ def test_every_row_once_and_another_order_each_epoch():
     assert len(batches) == len(first) == 63
 
 
+@pytest.mark.parametrize("count", [96, 100, 97])
+@pytest.mark.parametrize(("batch_size", "accumulation", "ranks"), [(1, 8, 1), (4, 1, 2), (2, 2, 2), (1, 2, 4)])
+def test_a_step_holds_the_same_rows_however_they_are_cut(count, batch_size, accumulation, ranks):
+    lengths = [index % 5 for index in range(count)]
+    whole = list(LengthGroupedBatches(count, 8, lengths.__getitem__, seed=3))
+    shares = [
+        LengthGroupedBatches(
+            count, batch_size, lengths.__getitem__, seed=3, accumulation=accumulation, rank=rank, ranks=ranks
+        )
+        for rank in range(ranks)
+    ]
+    batches = [list(share) for share in shares]
+    assert {len(one) for one in batches} == {len(share) for share in shares} == {-(-count // 8) * accumulation} or (
+        count % 8 < accumulation * ranks
+    )
+    assert all(0 < len(batch) <= batch_size for one in batches for batch in one)
+    steps = [
+        sorted(index for one in batches for batch in one[at : at + accumulation] for index in batch)
+        for at in range(0, len(batches[0]), accumulation)
+    ]
+    rest = count % 8
+    if rest == 0 or rest >= accumulation * ranks:
+        assert steps == [sorted(step) for step in whole]
+    else:  # too few rows for every part: the same step, but last
+        full = [sorted(step) for step in whole if len(step) == 8]
+        assert steps[:-1] == full
+        assert set(steps[-1]) == set(next(step for step in whole if len(step) == rest))
+
+
 def test_rows_of_like_length_share_a_batch():
     lengths = [index % 5 for index in range(800)]
     spreads = [len({lengths[i] for i in batch}) for batch in LengthGroupedBatches(800, 16, lengths.__getitem__)]

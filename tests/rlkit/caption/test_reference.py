@@ -13,6 +13,7 @@ from rlkit.caption import one_row, reference, rows
 from rlkit.errors import ModelError
 from rlkit.models import tiny
 from rlkit.recipe import Lora
+from rlkit.running import ranks
 
 
 @pytest.fixture
@@ -127,9 +128,12 @@ def test_the_chosen_answer_alone_can_be_looked_up(small_chunks, tmp_path, captio
     assert torch.equal(found[0, 0], whole[0, 0, : found.shape[-1]])
 
 
-def test_ranks_share_the_chunks(small_chunks, tmp_path, captioner, examples):
+def test_processes_share_the_chunks(small_chunks, tmp_path, captioner, examples, monkeypatch):
+    monkeypatch.setattr(ranks, "count", lambda: 2)
+    monkeypatch.setattr(ranks, "wait", lambda: None)
     for rank in (1, 0):
-        kept = reference.precompute(captioner, examples, tmp_path, data="d", rank=rank, world_size=2, num_checked=0)
+        monkeypatch.setattr(ranks, "number", lambda rank=rank: rank)
+        kept = reference.precompute(captioner, examples, tmp_path, data="d", num_checked=0)
         assert len(list(kept.folder.glob("*.safetensors"))) == (1 if rank else 3)
 
 
