@@ -233,6 +233,7 @@ def test_flex_attention_is_refused_without_cuda():
 def test_flex_attention_is_set_on_the_language_model_only(monkeypatch):
     """transformers 5.23 refuses it for the Qwen-VL classes as a whole; the towers keep sdpa."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     captioner = models.load(Model(init="qwen2_5_vl", attn_implementation="flex_attention"), texts=["A red circle."])
     config = captioner.model.config
     assert config.text_config._attn_implementation == "flex_attention"
