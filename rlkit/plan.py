@@ -134,13 +134,12 @@ def refuse_uneven(batches: Batches, rows_per_step: int | None) -> None:
         sizes = nearest(batches.per_device, lambda n: n * batches.accumulation * batches.devices <= batches.rows)
         advice = f" Nearest that fit: train.per_device_train_batch_size={_or(sizes[-3:])}." if sizes else ""
         raise PlanError(f"one step takes {batches.rows_per_step} rows but there are only {batches.rows} clips.{advice}")
-    if batches.devices > 1 and batches.rows % at_once:
-        clips = nearest(batches.rows, lambda n: n % at_once == 0)
-        sizes = nearest(batches.per_device, lambda n: batches.rows % (n * batches.devices) == 0)
-        advice = f" or train.per_device_train_batch_size={_or(sizes)}" if sizes else ""
+    rest = batches.rows % batches.rows_per_step
+    if 0 < rest < batches.devices:
+        clips = nearest(batches.rows, lambda n: not 0 < n % batches.rows_per_step < batches.devices)
         raise PlanError(
-            f"{batches.rows} clips do not divide among {batches.devices} devices x {batches.per_device} rows: the last "
-            f"batch would be filled with clips seen before. Nearest that divide: data.num_clips={_or(clips)}{advice}."
+            f"the last step of a pass has {rest} of the {batches.rows} clips for {batches.devices} devices, so that some "
+            f"clips would count twice. Nearest that do not: data.num_clips={_or(clips)}."
         )
 
 
