@@ -138,8 +138,8 @@ def refuse_uneven(batches: Batches, rows_per_step: int | None) -> None:
     if 0 < rest < batches.devices:
         clips = nearest(batches.rows, lambda n: not 0 < n % batches.rows_per_step < batches.devices)
         raise PlanError(
-            f"the last step of a pass has {rest} of the {batches.rows} clips for {batches.devices} devices, so that some "
-            f"clips would count twice. Nearest that do not: data.num_clips={_or(clips)}."
+            f"the last step of a pass has {rest} of the {batches.rows} clips for {batches.devices} devices, so that "
+            f"some clips would count twice. Nearest that do not: data.num_clips={_or(clips)}."
         )
 
 
