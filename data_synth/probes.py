@@ -28,6 +28,7 @@ _SPACED_MARK = re.compile(r"\s[,.;:!?]")
 BUCKETS = 2**18
 
 
+@lru_cache(maxsize=1024)
 def words(text: str) -> list[str]:
     """Lower-case words, single Chinese characters and marks."""
     return _WORD.findall(text.lower())
@@ -85,15 +86,28 @@ def _add_unit(counts: Features, units: list[str], k: int, sign: float) -> None:
     found = words(units[k])
     if not found:
         return
-    before = words(units[k - 1])[:1] if k else []
     front, back = f"f{min(k, 3)} ", f"b{min(len(units) - 1 - k, 2)} "
-    for word in found:
-        for name, value in ((front + word, sign), (back + word, sign), ("mean " + word, sign * k)):
-            counts[name] = counts.get(name, 0.0) + value
-    opening = " ".join(found[:2])
-    for name in (front + "opens " + opening, back + "opens " + opening, f"after {''.join(before)} {found[0]}"):
-        counts[name] = counts.get(name, 0.0) + sign
-    counts["mean opens " + opening] = counts.get("mean opens " + opening, 0.0) + sign * k
+    opening = "opens " + " ".join(found[:2])
+    _add(counts, _follows(units, k), sign)
+    get = counts.get
+    for word in (*found, opening):
+        name = front + word
+        counts[name] = get(name, 0.0) + sign
+        name = back + word
+        counts[name] = get(name, 0.0) + sign
+        name = "mean " + word
+        counts[name] = get(name, 0.0) + sign * k
+
+
+def _add(counts: Features, name: str, value: float) -> None:
+    if name:
+        counts[name] = counts.get(name, 0.0) + value
+
+
+def _follows(units: list[str], k: int) -> str:
+    """The feature that sentence k opens with its word after the opening word of the sentence before; "" without."""
+    found = words(units[k])[:1]
+    return f"after {''.join(words(units[k - 1])[:1] if k else [])} {found[0]}" if found else ""
 
 
 def moved(chosen: str, rejected: str) -> Features:
@@ -102,13 +116,17 @@ def moved(chosen: str, rejected: str) -> Features:
     counts: Features = {}
     left, right = _units(chosen), _units(rejected)
     same = len(left) == len(right)
+    single: dict[str, float] = {}
     for sign, units, others in ((1.0, left, right), (-1.0, right, left)):
         for k in range(len(units)):
-            if same and units[k] == others[k] and (k == 0 or units[k - 1] == others[k - 1]):
+            if same and units[k] == others[k]:
+                if k and units[k - 1] != others[k - 1]:
+                    _add(counts, _follows(units, k), sign)
                 continue
             _add_unit(counts, units, k, sign)
             for word in words(units[k]):
-                counts["w " + word] = counts.get("w " + word, 0.0) + sign
+                single[word] = single.get(word, 0.0) + sign
+    counts.update(("w " + word, value) for word, value in single.items() if value)
     return {name: value for name, value in counts.items() if value}
 
 

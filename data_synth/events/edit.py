@@ -42,11 +42,13 @@ def lower_first(text: str, context: str = "") -> str:
     low = word.lower()
     if low in {"i", "i'm", "i'll", "i've"} or (len(word) > 1 and word[1:] != word[1:].lower()):
         return text
-    if re.search(rf"[a-z,;] {re.escape(word)}\b", context):
+    if f" {word}" in context and re.search(rf"[a-z,;] {re.escape(word)}\b", context):
         return text  # capitalised in the middle of a sentence: a name
     known = low in words.DETERMINERS | words.PREPOSITIONS | words.ADVERBS | words.POSSESSIVES | _COMMON
     known = known or low in words.SUBJECT_PRONOUNS or low in words.verb_forms() or low.endswith(("s", "ing", "ly"))
-    return low[:1] + text[1:] if known or re.search(rf"(?<![.!?] )(?<!^)\b{re.escape(low)}\b", context) else text
+    if not known and low in context:
+        known = re.search(rf"(?<![.!?] )(?<!^)\b{re.escape(low)}\b", context) is not None
+    return low[:1] + text[1:] if known else text
 
 
 def recase(text: str, like: str, context: str = "") -> str:

@@ -2,7 +2,6 @@
 
 import re
 from functools import lru_cache
-from typing import NamedTuple
 
 from data_synth.events import en_words as words
 from data_synth.events.types import AFTER, BEFORE, SIMULTANEOUS, UNKNOWN, Caption, Event, Relation
@@ -20,6 +19,8 @@ _NOT_MARKER = re.compile(
     r"(?:second|third|fourth|last|first) \w+|there (?:is|are|was|were)|now (?:that|on))\b",
     re.IGNORECASE,
 )
+_NOUN_FOLLOWS = words.PREPOSITIONS - {"up", "down", "out", "off"}
+"""Prepositions after which a word that could be a verb is a noun; "sits up claps" keeps its verb."""
 _PLURALS = {"people", "men", "women", "children", "both", "they", "we", "you"}
 _SUBORDINATORS = {
     "before": BEFORE,
@@ -37,37 +38,54 @@ _SUBORDINATORS = {
 }
 
 
-class Token(NamedTuple):
-    """A word or a mark with its span."""
+class Tokens:
+    """Words and marks of a text as parallel lists: what they say in lower case, where they start and where they end.
 
-    text: str
-    lower: str
-    start: int
-    end: int
+    Lists of plain strings and numbers, not one object per token: a caption has hundreds of tokens and is read many
+    times.
+    """
+
+    __slots__ = ("end", "lower", "start", "text")
+
+    def __init__(self, text: str, lower: list[str], start: list[int], end: list[int]):
+        self.text, self.lower, self.start, self.end = text, lower, start, end
+
+    def __len__(self) -> int:
+        return len(self.lower)
+
+    def upper_first(self, i: int) -> bool:
+        """Does token i open with a capital letter?"""
+        return self.text[self.start[i]].isupper()
+
+    def without_first(self) -> "Tokens":
+        """All but the first token."""
+        return Tokens(self.text, self.lower[1:], self.start[1:], self.end[1:])
 
 
-def tokens(text: str, start: int = 0, end: int | None = None) -> list[Token]:
-    """Words and punctuation marks of `text[start:end]`, spans in the whole text."""
-    end = len(text) if end is None else end
-    return [Token(m.group(), m.group().lower(), m.start(), m.end()) for m in _TOKEN.finditer(text, start, end)]
+@lru_cache(maxsize=1024)
+def tokens(text: str, start: int = 0, end: int | None = None) -> Tokens:
+    """Words and punctuation marks of `text[start:end]`, places in the whole text."""
+    body = text[start:end]
+    low = body.lower()
+    found = list(_TOKEN.finditer(low if len(low) == len(body) else body))
+    return Tokens(text, [m[0] for m in found], [start + m.start() for m in found], [start + m.end() for m in found])
 
 
 def split_sentences(text: str) -> list[tuple[int, int]]:
     """Sentence spans, closing punctuation included, white space around them left out."""
     spans, start = [], 0
     for mark in _SENTENCE_END.finditer(text):
-        if mark.group() == "." and _ABBREVIATION.search(text, start, mark.end()):
+        if mark.group() == "." and _ABBREVIATION.search(text, max(start, mark.end() - 12), mark.end()):
             continue
         spans.append((start, mark.end()))
         start = mark.end()
     spans.append((start, len(text)))
     trimmed = []
     for s, e in spans:
-        body = text[s:e]
-        s += len(body) - len(body.lstrip())
-        e = s + len(body.strip())
-        if e > s and any(c.isalnum() for c in text[s:e]):
-            trimmed.append((s, e))
+        body = text[s:e].strip()
+        if body and (body[0].isalnum() or any(c.isalnum() for c in body)):
+            s = text.index(body, s)
+            trimmed.append((s, s + len(body)))
     return trimmed
 
 
@@ -97,14 +115,14 @@ def trim(text: str, start: int, end: int) -> tuple[int, int]:
     return leading_marker(text, start, end)[2], end
 
 
-def find_verb(toks: list[Token], low: int = 0, high: int | None = None) -> int | None:
+def find_verb(toks: Tokens, low: int = 0, high: int | None = None) -> int | None:
     """Index of the first finite verb (or of an -ing form when no finite verb follows) among `toks[low:high]`."""
     high = len(toks) if high is None else high
     forms = words.verb_forms()
     participle = None
     for i in range(low, high):
-        word = toks[i].lower
-        before = toks[i - 1].lower if i > low else ""
+        word = toks.lower[i]
+        before = toks.lower[i - 1] if i > low else ""
         if word in words.AUXILIARIES and before != "to":
             return i
         if (
@@ -115,7 +133,7 @@ def find_verb(toks: list[Token], low: int = 0, high: int | None = None) -> int |
             and word.isalpha()
         ):
             return i  # what follows a pronoun subject is its verb, known or not
-        after = toks[i + 1].lower if i + 1 < high else ""
+        after = toks.lower[i + 1] if i + 1 < high else ""
         if word not in forms:
             if _looks_like_verb(word, before, after):
                 return i
@@ -124,7 +142,7 @@ def find_verb(toks: list[Token], low: int = 0, high: int | None = None) -> int |
         if tag == "ing":
             participle = i if participle is None else participle
             continue
-        if before in words.DETERMINERS or before in words.PREPOSITIONS - {"up", "down", "out", "off"}:
+        if before in words.DETERMINERS or before in _NOUN_FOLLOWS:
             continue
         if tag in ("third", "past") or i == low or before in words.ADVERBS:
             if after in forms and forms[after][1] == "third" and i > low:
@@ -143,26 +161,26 @@ def _looks_like_verb(word: str, before: str, after: str) -> bool:
     return not known and before.isalpha() and after in {"a", "an", "the", "his", "her", "their", "its", "it", "them"}
 
 
-def _plural_before(toks: list[Token], low: int, i: int) -> bool:
+def _plural_before(toks: Tokens, low: int, i: int) -> bool:
     """Do the words before token i look like a plural subject, so that a base form is the verb?"""
-    seen = [t.lower for t in toks[low:i]]
+    seen = toks.lower[low:i]
     if seen[-1] in {"who", "that", "and"} or seen[-1] in words.SUBJECT_PRONOUNS:
         return True
     plural = [w for w in seen if w in _PLURALS or (w.endswith("s") and not w.endswith(("ss", "us", "is", "'s", "’s")))]
     return bool(plural) or "and" in seen
 
 
-def _lemma(toks: list[Token], index: int, high: int) -> str:
+def _lemma(toks: Tokens, index: int, high: int) -> str:
     """The lemma that carries the meaning: "is seen holding" -> hold, "begins to run" -> run."""
     forms = words.verb_forms()
-    lemma = forms.get(toks[index].lower, (toks[index].lower, ""))[0]
+    lemma = forms.get(toks.lower[index], (toks.lower[index], ""))[0]
     steps = 0
-    while (toks[index].lower in words.AUXILIARIES or lemma in words.LIGHT) and steps < 4:
-        later = [j for j in range(index + 1, min(high, index + 4)) if toks[j].lower in forms]
-        if not later or any(toks[j].lower in words.DETERMINERS for j in range(index + 1, later[0])):
+    while (toks.lower[index] in words.AUXILIARIES or lemma in words.LIGHT) and steps < 4:
+        later = [j for j in range(index + 1, min(high, index + 4)) if toks.lower[j] in forms]
+        if not later or any(toks.lower[j] in words.DETERMINERS for j in range(index + 1, later[0])):
             break
         index, steps = later[0], steps + 1
-        lemma = forms[toks[index].lower][0]
+        lemma = forms[toks.lower[index]][0]
     return lemma
 
 
@@ -175,10 +193,10 @@ def clause_parts(text: str, start: int, end: int) -> tuple[str, tuple[int, int] 
         return "", None, None
     lemma = _lemma(toks, index, len(toks))
     subject_end = index
-    while subject_end > 0 and toks[subject_end - 1].lower in words.ADVERBS:
+    while subject_end > 0 and toks.lower[subject_end - 1] in words.ADVERBS:
         subject_end -= 1
-    subject = (toks[0].start, toks[subject_end - 1].end) if subject_end else None
-    return lemma, subject, toks[index].start
+    subject = (toks.start[0], toks.end[subject_end - 1]) if subject_end else None
+    return lemma, subject, toks.start[index]
 
 
 def _is_stative(text: str, start: int, end: int, lemma: str) -> bool:
@@ -195,15 +213,15 @@ def _is_stative(text: str, start: int, end: int, lemma: str) -> bool:
     return lemma in words.STATIVE or lemma == ""
 
 
-def _boundary(toks: list[Token], i: int, clause_start: int) -> tuple[str, int] | None:
+def _boundary(toks: Tokens, i: int, clause_start: int) -> tuple[str, int] | None:
     """If a clause ends before token i: (connective, index of the first token of the next clause)."""
-    word = toks[i].lower
+    word = toks.lower[i]
     if word not in _SUBORDINATORS and word != "then":
         return None
     if find_verb(toks, clause_start, i) is None:
         return None
     j, cue = i + 1, word
-    while j < len(toks) and toks[j].lower in {
+    while j < len(toks) and toks.lower[j] in {
         "and",
         "but",
         "then",
@@ -220,8 +238,8 @@ def _boundary(toks: list[Token], i: int, clause_start: int) -> tuple[str, int] |
         "immediately",
         "eventually",
     }:
-        if toks[j].lower not in {",", "and", "but", "immediately"}:
-            cue = toks[j].lower
+        if toks.lower[j] not in {",", "and", "but", "immediately"}:
+            cue = toks.lower[j]
         j += 1
     if j >= len(toks):
         return None
@@ -230,14 +248,14 @@ def _boundary(toks: list[Token], i: int, clause_start: int) -> tuple[str, int] |
         (
             k
             for k in range(j, len(toks))
-            if toks[k].lower in {",", ";", "and", "then", "before", "after", "while", "as", "when", "until"}
+            if toks.lower[k] in {",", ";", "and", "then", "before", "after", "while", "as", "when", "until"}
         ),
         len(toks),
     )
     verb = find_verb(toks, j, stop)
     if verb is None:
         return None
-    if forms.get(toks[verb].lower, ("", ""))[1] == "ing" and toks[verb].lower not in words.AUXILIARIES:
+    if forms.get(toks.lower[verb], ("", ""))[1] == "ing" and toks.lower[verb] not in words.AUXILIARIES:
         # "and" + participle coordinates events, ", smiling" hangs on the clause before
         if verb != j or (word == "," and cue == ","):
             return None
@@ -246,14 +264,14 @@ def _boundary(toks: list[Token], i: int, clause_start: int) -> tuple[str, int] |
     return cue, j
 
 
-def _starts_noun_phrase(toks: list[Token], j: int) -> bool:
+def _starts_noun_phrase(toks: Tokens, j: int) -> bool:
     """A clause after a bare "and" must open with its own subject."""
-    word = toks[j].lower
+    word = toks.lower[j]
     return (
         word in words.DETERMINERS
         or word in words.SUBJECT_PRONOUNS
         or word in words.ADVERBS
-        or toks[j].text[0].isupper()
+        or toks.upper_first(j)
         or word in {"people", "there"}
     )
 
@@ -262,20 +280,20 @@ def _clauses(text: str, start: int, end: int) -> list[tuple[str, int, int]]:
     """Clauses of a sentence as (connective in front, start, end)."""
     toks = tokens(text, start, end)
     lead = ""
-    if toks and toks[0].lower in {"after", "before", "once", "while", "as", "when", "until"}:
-        lead = "front " + toks[0].lower
-        toks = toks[1:]
+    if toks and toks.lower[0] in {"after", "before", "once", "while", "as", "when", "until"}:
+        lead = "front " + toks.lower[0]
+        toks = toks.without_first()
     if not toks:
         return []
     cuts, clause_start, cue, i = [], 0, lead, 0
     while i < len(toks):
         found = _boundary(toks, i, clause_start)
         if found is not None:
-            cuts.append((cue, toks[clause_start].start, toks[i - 1].end))
+            cuts.append((cue, toks.start[clause_start], toks.end[i - 1]))
             cue, clause_start = found
             i = clause_start
         i += 1
-    cuts.append((cue, toks[clause_start].start, toks[-1].end))
+    cuts.append((cue, toks.start[clause_start], toks.end[-1]))
     return cuts
 
 

@@ -7,15 +7,18 @@ from functools import lru_cache
 
 from data_synth.events import en_words as words
 from data_synth.events.edit import lower_first, recase, splice
-from data_synth.events.en import clause_parts, tokens
+from data_synth.events.en import Tokens, clause_parts, tokens
 
 _MALE = set("man boy guy male gentleman father dad son king actor he husband waiter".split())
 _FEMALE = set("woman girl lady female mother mom daughter queen actress she wife bride waitress".split())
 _STOPPERS = set("and or but then before after while as when until who that which where so because not is are".split())
 _INDEFINITE = {"a", "an", "some", "two", "three", "four", "five", "six", "several"}
-_DANGLING = re.compile(r"\b(another|the other|others|too|also|still|instead|continues?|resumes?)\b", re.IGNORECASE)
+_DANGLING = set("another others too also still instead continue continues resume resumes".split())
+_THE_OTHER = re.compile(r"\bthe other\b", re.IGNORECASE)
 _ANOTHER_ONE = re.compile(r"\b(first|second|third|fourth|last|next|other|same|former|latter)\b", re.IGNORECASE)
-_NEEDS_CONTEXT = re.compile(r"\b(again|more|same|rest|both|remaining|such)\b", re.IGNORECASE)
+_NEEDS_CONTEXT = set("again more same rest both remaining such".split())
+_OBJECT_PRONOUNS = {"it", "them", "him", "her"}
+_OBJECTS = re.compile(r"\b(it|them|him|her)\b", re.IGNORECASE)
 _PLURAL_HEADS = set("people men women children kids couple team crowd group family band audience pair".split())
 
 
@@ -39,18 +42,15 @@ def _predicate(text: str) -> str | None:
 def head(noun_phrase: str) -> str:
     """Head noun of a subject: the last word before a preposition, participle or relative pronoun."""
     words_seen = []
-    for token in tokens(noun_phrase):
+    for word in tokens(noun_phrase).lower:
         if words_seen and (
-            token.lower in words.PREPOSITIONS
-            or token.lower in {"who", "that", "which", ",", "and"}
-            or (
-                words.verb_forms().get(token.lower, ("", ""))[1] in {"ing", "past"}
-                and token.lower not in words.DETERMINERS
-            )
+            word in words.PREPOSITIONS
+            or word in {"who", "that", "which", ",", "and"}
+            or (words.verb_forms().get(word, ("", ""))[1] in {"ing", "past"} and word not in words.DETERMINERS)
         ):
             if not (len(words_seen) == 1 and words_seen[0] in words.DETERMINERS):
                 break
-        words_seen.append(token.lower)
+        words_seen.append(word)
     return words_seen[-1] if words_seen else ""
 
 
@@ -182,26 +182,25 @@ def agree(predicate: str, wanted: str) -> str | None:
     """The predicate with its finite verbs in the number `wanted` ("sg" or "pl"); None where that is not sure."""
     forms, toks = words.verb_forms(), tokens(predicate)
     edits, finite = [], True
-    for i, token in enumerate(toks):
-        lemma, tag = forms.get(token.lower, ("", ""))
-        if finite and tag in ("third", "base"):
-            edits.append((token.start, token.end, words.conjugate(token.lower, lemma, wanted)))
-            finite = False
-        elif finite and token.lower not in words.ADVERBS:
-            if token.lower in {"was", "were"}:
-                edits.append((token.start, token.end, "was" if wanted == "sg" else "were"))
-            elif not tag and token.lower not in words.AUXILIARIES and wanted == "pl":
+    for i, word in enumerate(toks.lower):
+        if finite and word not in words.ADVERBS:
+            lemma, tag = forms.get(word, ("", ""))
+            if tag in ("third", "base"):
+                edits.append((toks.start[i], toks.end[i], words.conjugate(word, lemma, wanted)))
+            elif word in {"was", "were"}:
+                edits.append((toks.start[i], toks.end[i], "was" if wanted == "sg" else "were"))
+            elif not tag and word not in words.AUXILIARIES and wanted == "pl":
                 return None
             finite = False
-        if token.lower == "and":
-            following = forms.get(toks[i + 1].lower, ("", ""))[1] if i + 1 < len(toks) else ""
+        if word == "and":
+            following = forms.get(toks.lower[i + 1], ("", ""))[1] if i + 1 < len(toks) else ""
             finite = following in ("third", "base") and following == _tag(predicate)
     return splice(predicate, edits)[0]
 
 
 @lru_cache(maxsize=4096)
 def _tag(predicate: str) -> str:
-    first = next((t.lower for t in tokens(predicate) if t.lower not in words.ADVERBS), "")
+    first = next((word for word in tokens(predicate).lower if word not in words.ADVERBS), "")
     return words.verb_forms().get(first, ("", ""))[1]
 
 
@@ -221,22 +220,22 @@ def noun_phrases(text: str) -> tuple[NounPhrase, ...]:
     """Noun phrases that open with a determiner, in order, up to and including their head noun."""
     toks, found, i = tokens(text), [], 0
     while i < len(toks):
-        if toks[i].lower not in words.DETERMINERS:
+        if toks.lower[i] not in words.DETERMINERS:
             i += 1
             continue
         j = i + 1
-        while j < len(toks) and j - i <= 5 and toks[j].text[0].isalnum() and not _ends_phrase(toks, i, j):
+        while j < len(toks) and j - i <= 5 and toks.lower[j][0].isalnum() and not _ends_phrase(toks, i, j):
             j += 1
         if j > i + 1:
-            span = (toks[i].start, toks[j - 1].end)
-            found.append(NounPhrase(*span, text[slice(*span)], toks[i].lower, toks[j - 1].lower))
+            span = (toks.start[i], toks.end[j - 1])
+            found.append(NounPhrase(*span, text[slice(*span)], toks.lower[i], toks.lower[j - 1]))
         i = j
     return tuple(found)
 
 
-def _ends_phrase(toks: list, i: int, j: int) -> bool:
+def _ends_phrase(toks: Tokens, i: int, j: int) -> bool:
     """Does token j no longer belong to the noun phrase that opens at token i?"""
-    word = toks[j].lower
+    word = toks.lower[j]
     if word in _STOPPERS or word in words.PREPOSITIONS or (word in words.DETERMINERS and j > i + 1):
         return True
     tag = words.verb_forms().get(word, ("", ""))[1]
@@ -245,7 +244,10 @@ def _ends_phrase(toks: list, i: int, j: int) -> bool:
 
 def _trade_objects(a: str, b: str, subject: str, before: str) -> tuple[str, str] | None:
     """Exchange the mentions of what both share; None when `b` holds a pronoun whose antecedent is not found in `a`."""
-    if _DANGLING.search(b) or (not before and _NEEDS_CONTEXT.search(b)):
+    said = _words_of(b)
+    if not said.isdisjoint(_DANGLING) or ("other" in said and _THE_OTHER.search(b)):
+        return None
+    if not before and not said.isdisjoint(_NEEDS_CONTEXT):
         return None
     edits_a, edits_b, used = [], [], set()
     phrases = noun_phrases(a)
@@ -256,7 +258,7 @@ def _trade_objects(a: str, b: str, subject: str, before: str) -> tuple[str, str]
         used.add(earlier.start)
         edits_a.append((earlier.start, earlier.end, recase(later.text, earlier.text)))
         edits_b.append((later.start, later.end, recase(earlier.text, later.text)))
-    for m in re.finditer(r"\b(it|them|him|her)\b", b, re.IGNORECASE):
+    for m in _OBJECTS.finditer(b) if not said.isdisjoint(_OBJECT_PRONOUNS) else ():
         word = m.group().lower()
         if (
             word == "her"

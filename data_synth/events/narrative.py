@@ -80,6 +80,7 @@ clip; a second sentence about another known participant ("the dog")."""
 WORDS_FIRST, WORDS_SECOND = -0.15, -0.40
 """Per ten words, up to thirty: a long sentence tells a stretch of the story, a short one glosses another."""
 
+_WORD = re.compile(r"[a-z]+")
 _COMPILED = {
     name: tuple((weight, re.compile(pattern)) for weight, pattern in table)
     for name, table in {
@@ -94,24 +95,39 @@ _COMPILED = {
 
 
 @lru_cache(maxsize=65536)
-def _cues(table: str, word: str) -> frozenset[int]:
-    """Which patterns of a table a word matches."""
-    return frozenset(k for k, (_, pattern) in enumerate(_COMPILED[table]) if pattern.fullmatch(word))
+def _cues(table: str, word: str) -> int:
+    """Which patterns of a table a word matches, as bits."""
+    return sum(1 << k for k, (_, pattern) in enumerate(_COMPILED[table]) if pattern.fullmatch(word))
+
+
+@lru_cache(maxsize=65536)
+def _weight(table: str, cues: int) -> float:
+    """Sum of the weights of a set of patterns given as bits."""
+    return sum(weight for k, (weight, _) in enumerate(_COMPILED[table]) if cues >> k & 1)
 
 
 @lru_cache(maxsize=4096)
-def _score(place: str, sentence: str) -> float:
-    """Sum of the weights of the cues in one sentence; `place` is first or second."""
+def _scores(sentence: str) -> tuple[float, float]:
+    """Sum of the weights of the cues in one sentence: as the first of two neighbours, and as the second."""
     low = sentence.lower()
-    found = re.findall(r"[a-z]+", low)
+    found = _WORD.findall(low)
     if not found:
-        return 0.0
-    slope = WORDS_FIRST if place == "first" else WORDS_SECOND
-    score = slope * min(len(low.split()), 30) / 10
-    for table, words in ((f"{place} word", set(found)), (f"{place} opening", {found[0]})):
-        hit = {cue for word in words for cue in _cues(table, word)}
-        score += sum(_COMPILED[table][k][0] for k in sorted(hit))
-    return score + sum(weight for weight, pattern in _COMPILED[f"{place} phrase"] if pattern.search(low))
+        return 0.0, 0.0
+    first = second = 0
+    for word in set(found):
+        first |= _cues("first word", word)
+        second |= _cues("second word", word)
+    length = min(low.count(" ") + 1, 30) / 10
+    return (
+        WORDS_FIRST * length
+        + _weight("first word", first)
+        + _weight("first opening", _cues("first opening", found[0]))
+        + sum([weight for weight, pattern in _COMPILED["first phrase"] if pattern.search(low)]),
+        WORDS_SECOND * length
+        + _weight("second word", second)
+        + _weight("second opening", _cues("second opening", found[0]))
+        + sum([weight for weight, pattern in _COMPILED["second phrase"] if pattern.search(low)]),
+    )
 
 
 def overlap_risk(sentences: Sequence[str], first: int) -> float:
@@ -123,4 +139,4 @@ def overlap_risk(sentences: Sequence[str], first: int) -> float:
     a, b = sentences[first].strip(), sentences[first + 1].strip()
     if b[:4].lower() == "the " and not same_referent(subject_of(a), subject_of(b)):
         place += STRANGER
-    return place + _score("first", a) + _score("second", b)
+    return round(place + _scores(a)[0] + _scores(b)[1], 4)

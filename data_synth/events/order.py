@@ -15,6 +15,7 @@ _STOP = set(
 )
 
 
+@lru_cache(maxsize=4096)
 def content_words(text: str, language: str) -> frozenset[str]:
     """Stems of the content words (English) or the character bigrams (Chinese): what identifies an event after an
     edit."""

@@ -12,6 +12,8 @@ _LATIN = re.compile(r"[A-Za-z]{2,}")
 
 def detect_language(text: str) -> str:
     """ "zh" when Chinese characters are at least as many as Latin words, else "en"."""
+    if text.isascii():
+        return "en"
     han = len(_HAN.findall(text))
     return "zh" if han and han >= len(_LATIN.findall(text)) else "en"
 

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import importlib
 import importlib.util
+import itertools
 import json
 import sqlite3
 import sys
@@ -138,14 +139,14 @@ def run(
                     continue
                 counts.neighbours += max(len(row.sentences) - 1, 0)
                 for line in _pairs(row, operators, seed, parser, counts):
-                    spooled.write(json.dumps(line, ensure_ascii=False) + "\n")
+                    spooled.write(f"{line['kind']}\t{json.dumps(line, ensure_ascii=False)}\n")
                     counts.spooled[line["kind"]] += 1
                     if sample is not None and line["kind"] == "order_swap":
                         sample.add(line)
         with _whole(out) as target:
-            for line in _kept(spool, sample):
-                target.write(json.dumps(line, ensure_ascii=False) + "\n")
-                counts.written[line["kind"]] += 1
+            for kind, text in _kept(spool, sample):
+                target.write(text)
+                counts.written[kind] += 1
     return counts
 
 
@@ -223,34 +224,28 @@ class _Sample:
         self.rows = balance.stacked(self.blocks)
         return balance.fit(self.rows, np.array(self.folds), np.array(self.priorities))
 
+    def judge(self, fitted: "balance.Balance", lines: list[str], before: int) -> np.ndarray:
+        """Which of these order swaps stay, Bool[n]; `before` came earlier. The rows of the sample are used again."""
+        known = self.rows[before : before + len(lines)]
+        folds, priorities = (np.array(x[before : before + len(lines)]) for x in (self.folds, self.priorities))
+        new = [json.loads(line) for line in lines[known.shape[0] :]]
+        if new:
+            known = balance.stacked([known, _contrasts(new).astype(np.float32)])
+            folds = np.concatenate([folds, [balance.fold_of(line["source_id"]) for line in new]]).astype(int)
+            priorities = np.concatenate([priorities, [_priority(line) for line in new]])
+        return balance.kept(fitted, known, folds, priorities)
 
-def _kept(spool: Path, sample: "_Sample | None") -> Iterator[dict]:
-    """The spooled lines without the order swaps that balancing drops, in order."""
+
+def _kept(spool: Path, sample: "_Sample | None") -> Iterator[tuple[str, str]]:
+    """(kind, line of text) of what is spooled, without the order swaps that balancing drops, in order."""
     fitted = sample.fit() if sample is not None else None
+    judged = 0
     with spool.open(encoding="utf-8") as lines:
-        batch: list[dict] = []
-        judged = 0
-        for text in lines:
-            batch.append(json.loads(text))
-            if len(batch) >= BATCH:
-                yield from _filtered(batch, fitted, sample, judged)
-                judged += sum(line["kind"] == "order_swap" for line in batch)
-                batch = []
-        yield from _filtered(batch, fitted, sample, judged)
-
-
-def _filtered(
-    batch: list[dict], fitted: "balance.Balance | None", sample: "_Sample | None", judged: int
-) -> Iterator[dict]:
-    """A batch without what balancing drops; `judged` order swaps came before it, the sample's rows are used again."""
-    swaps = [k for k, line in enumerate(batch) if line["kind"] == "order_swap"]
-    dropped: set[int] = set()
-    if fitted is not None and sample is not None and swaps:
-        lines = [batch[k] for k in swaps]
-        known = sample.rows[judged : judged + len(lines)]
-        new = lines[known.shape[0] :]
-        rows = balance.stacked([known, _contrasts(new).astype(np.float32)]) if new else known
-        folds = np.array([balance.fold_of(line["source_id"]) for line in lines])
-        stays = balance.kept(fitted, rows, folds, np.array([_priority(line) for line in lines]))
-        dropped = {k for k, stay in zip(swaps, stays, strict=True) if not stay}
-    yield from (line for k, line in enumerate(batch) if k not in dropped)
+        while batch := [tuple(line.split("\t", 1)) for line in itertools.islice(lines, BATCH)]:
+            swaps = [k for k, (kind, _) in enumerate(batch) if kind == "order_swap"]
+            dropped: set[int] = set()
+            if fitted is not None and sample is not None and swaps:
+                stays = sample.judge(fitted, [batch[k][1] for k in swaps], judged)
+                dropped = {k for k, stay in zip(swaps, stays, strict=True) if not stay}
+            judged += len(swaps)
+            yield from (line for k, line in enumerate(batch) if k not in dropped)

@@ -11,6 +11,7 @@ connective, for one).
 
 import random
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 from data_synth.events import (
     AFTER,
@@ -120,9 +121,8 @@ def corrupt_sentences(sentences: Sequence[str], *, first: int, language: str | N
     language = language or detect_language(whole)
     gap = "" if language == "zh" else " "
     a, b = sentences[first], sentences[first + 1]
-    grammar = zh if language == "zh" else en
-    a_kind, a_span = _body(a, grammar)
-    b_kind, b_span = _body(b, grammar)
+    a_kind, a_span = _body(a, language)
+    b_kind, b_span = _body(b, language)
     if "simultaneous" in (a_kind, b_kind) or a_span[0] >= a_span[1] or b_span[0] >= b_span[1]:
         return None
     risk = overlap_risk(sentences, first) if language == "en" else 0.0
@@ -138,7 +138,7 @@ def corrupt_sentences(sentences: Sequence[str], *, first: int, language: str | N
         return None
     replaced = a[: a_span[0]] + swapped[0] + a[a_span[1] :], b[: b_span[0]] + swapped[1] + b[b_span[1] :]
     text = gap.join([*sentences[:first], *replaced, *sentences[first + 2 :]])
-    edit = _sentence_edit(sentences, first, gap, (a_span, b_span), swapped) | {"overlap_risk": round(risk, 4)}
+    edit = _sentence_edit(sentences, first, gap, (a_span, b_span), swapped) | {"overlap_risk": risk}
     evidence = "a connective" if b_kind == "sequence" else f"the course of the story (overlap risk {risk:.2f})"
     return Negative(text, "order_swap", edit, f"sentences {first} and {first + 1} change places; ordered by {evidence}")
 
@@ -152,8 +152,10 @@ def sentence_pairs(sentences: Sequence[str]) -> Iterator[Negative]:
             yield negative
 
 
-def _body(sentence: str, grammar) -> tuple[str, tuple[int, int]]:
+@lru_cache(maxsize=1024)
+def _body(sentence: str, language: str) -> tuple[str, tuple[int, int]]:
     """(class of the connective that opens the sentence, span of the rest without closing punctuation)."""
+    grammar = zh if language == "zh" else en
     kind = grammar.leading_marker(sentence, 0, len(sentence))[1]
     return kind, grammar.trim(sentence, 0, len(sentence))
 
