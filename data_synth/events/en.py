@@ -321,9 +321,8 @@ def parse(text: str, use_spacy: bool = False) -> Caption:
     if use_spacy:
         from data_synth.events import en_spacy
 
-        model = en_spacy.model()
-        if model is not None:
-            return en_spacy.refine(parse(text), model)
+        if en_spacy.model() is not None:
+            return en_spacy.refine(parse(text))
     sentences = split_sentences(text)
     events: list[Event] = []
     relations: list[Relation] = []

@@ -23,7 +23,7 @@ import numpy as np
 
 from data_synth import balance, probes
 from data_synth.errors import DataError
-from data_synth.events import Negative, parse
+from data_synth.events import Negative, en_spacy, parse
 from data_synth.negatives import order_swap
 from data_synth.negatives.rows import Row, read_rows
 
@@ -66,6 +66,7 @@ def main(argv: list[str] | None = None) -> int:
         "rows": counts.rows,
         "quarantined": counts.quarantined,
         "pairs": dict(counts.written),
+        "parser": {language: parser_used(options.parser, language) for language in ("en", "zh")},
         "refused": dict(counts.refused),
         "balanced_out": {k: n - counts.written[k] for k, n in counts.spooled.items() if n > counts.written[k]},
     }
@@ -131,7 +132,7 @@ def run(
         spool = folder / "spool.jsonl"
         sample = _Sample(BUCKETS) if balanced and "order_swap" in operators else None
         with _whole(quarantine) as bad, spool.open("w", encoding="utf-8") as spooled:
-            for row in read_rows(captions, seen):
+            for row in _read_ahead(read_rows(captions, seen), parser):
                 counts.rows += 1
                 if row.reason:
                     counts.quarantined += 1
@@ -150,6 +151,26 @@ def run(
     return counts
 
 
+def parser_used(parser: str, language: str) -> str:
+    """Which parser reads captions of a language when `parser` is asked for: rules, spacy or jieba."""
+    wanted = {"en": "spacy", "zh": "jieba"}[language]
+    if parser != wanted or (wanted == "spacy" and en_spacy.model() is None):
+        return "rules"
+    return wanted
+
+
+def _read_ahead(rows: Iterator[Row], parser: str) -> Iterator[Row]:
+    """The same rows; with spaCy their texts are read in groups, which is twice as fast as one by one."""
+    if parser_used(parser, "en") != "spacy":
+        yield from rows
+        return
+    while group := list(itertools.islice(rows, 256)):
+        en_spacy.read_ahead(
+            text for row in group if not row.reason for text in (row.sentences or [row.text]) if text.isascii()
+        )
+        yield from group
+
+
 @contextlib.contextmanager
 def _whole(path: Path):
     """A text file that appears whole: written aside, then renamed."""
@@ -165,7 +186,7 @@ def _pairs(row: Row, operators: dict, seed: int, parser: str, counts: Counts) ->
     for kind, corrupt in operators.items():
         negatives: list[Negative]
         if kind == "order_swap" and row.sentences:
-            negatives = list(order_swap.sentence_pairs(row.sentences))
+            negatives = list(order_swap.sentence_pairs(row.sentences, parser))
         else:
             found = corrupt(parse(chosen, None, parser), seed=seed)
             negatives = [found] if found is not None else []

@@ -112,8 +112,12 @@ def _cue(caption: Caption, first: int, second: int) -> str:
     return ", ".join(f"'{cue}'" for cue in cues if cue) or "its order"
 
 
-def corrupt_sentences(sentences: Sequence[str], *, first: int, language: str | None = None) -> Negative | None:
+def corrupt_sentences(
+    sentences: Sequence[str], *, first: int, language: str | None = None, parser: str = "rules"
+) -> Negative | None:
     """Swap sentences `first` and `first + 1` of a description given as a list; None when the order has no evidence.
+
+    `parser`: with "spacy" (English, where it is installed) a sentence whose main verb it reads elsewhere is left alone.
 
     `Negative.text` joins the sentences (by a space; Chinese without); `edit["sentences"]` holds the two positions.
     """
@@ -129,6 +133,8 @@ def corrupt_sentences(sentences: Sequence[str], *, first: int, language: str | N
     if (language == "zh" and b_kind != "sequence") or risk > RISK:
         return None
     texts = a[slice(*a_span)], b[slice(*b_span)]
+    if parser == "spacy" and language == "en" and not _confirmed((a, a_span), (b, b_span)):
+        return None
     keys = [content_words(text, language) for text in texts]
     if not keys[0] or not keys[1] or overlap(*keys) >= REPEAT:
         return None
@@ -143,11 +149,21 @@ def corrupt_sentences(sentences: Sequence[str], *, first: int, language: str | N
     return Negative(text, "order_swap", edit, f"sentences {first} and {first + 1} change places; ordered by {evidence}")
 
 
-def sentence_pairs(sentences: Sequence[str]) -> Iterator[Negative]:
+def _confirmed(*sentences: tuple[str, tuple[int, int]]) -> bool:
+    """Does spaCy find the main verb of each sentence where the rules do? True where it is not installed."""
+    from data_synth.events import en_spacy
+
+    if en_spacy.model() is None:
+        return True
+    found = [(sentence, en.clause_parts(sentence, *span)[2]) for sentence, span in sentences]
+    return all(start is not None and en_spacy.confirms(sentence, start) for sentence, start in found)
+
+
+def sentence_pairs(sentences: Sequence[str], parser: str = "rules") -> Iterator[Negative]:
     """Every neighbouring pair of a list of sentences that may be swapped."""
     language = detect_language(" ".join(sentences))
     for first in range(len(sentences) - 1):
-        negative = corrupt_sentences(sentences, first=first, language=language)
+        negative = corrupt_sentences(sentences, first=first, language=language, parser=parser)
         if negative is not None:
             yield negative
 

@@ -68,10 +68,6 @@ def test_rules_are_named():
     assert parse("A man sings.").parser == "rules"
 
 
-def test_spacy_is_optional():
-    assert parse("A man sings. Then a dog barks.", parser="spacy").parser in {"rules", "spacy"}
-
-
 def test_language():
     assert (detect_language("A man sings."), detect_language("他在唱歌")) == ("en", "zh")
 
