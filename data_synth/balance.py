@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse
+import scipy.spatial
 from sklearn.linear_model import LogisticRegression
 
 from data_synth import probes
@@ -140,22 +141,42 @@ def mirror_ks(chosen: np.ndarray, rejected: np.ndarray) -> float:
     return float(np.abs(below - np.searchsorted(mirrored, points, side="right") / len(ratio)).max())
 
 
-def length_neutral(chosen: Sequence[str], rejected: Sequence[str], sources: Sequence[str]) -> np.ndarray:
-    """Which pairs of a mixture to keep, Bool[n], so that neither the sign nor the size of the length ratio tells a
-    side.
+NEIGHBOURS, REACH = 12, 2.0
+"""Of each pair so many mirror images are looked at, none farther than this in the units of `_UNITS`."""
+_UNITS = {"chars": 4.0, "words": 1.0, "sentences": 0.1, "log_chars": 0.06}
+"""Differences that count as the same: four characters, one word, no sentence, 6 % of the length."""
 
-    Pairs are matched one to one: a rejected text longer by some ratio needs one that is shorter by as much (within 2
-    %).
+
+def length_neutral(chosen: Sequence[str], rejected: Sequence[str], sources: Sequence[str]) -> np.ndarray:
+    """Which pairs of a mixture to keep, Bool[n], so that no measure of length tells a side.
+
+    Sign and ratio of the number of characters are not enough: a tail is a sentence of its own and a cut often is not,
+    so that characters and sentences together tell them apart. Pairs are therefore matched one to one with their mirror
+    image in all length features of the audit at once; those of equal length stay, those without a mirror image go.
     """
-    long = np.array([len(t) for t in chosen], dtype=float), np.array([len(t) for t in rejected], dtype=float)
-    ratio = np.log(np.maximum(long[1], 1.0) / np.maximum(long[0], 1.0))
+    gaps = np.array([_length_gap(c, r) for c, r in zip(chosen, rejected, strict=True)]).reshape(len(chosen), -1)
+    keep = ~gaps.any(axis=1)
+    longer, shorter = np.flatnonzero(gaps[:, 0] < 0), np.flatnonzero(gaps[:, 0] > 0)
+    even = np.flatnonzero((gaps[:, 0] == 0) & ~keep)  # as many characters, in other words or sentences
+    if not len(longer) or not len(shorter):
+        return keep
     order = np.array([chance(s, r) for s, r in zip(sources, rejected, strict=True)])
-    size = np.round(np.abs(ratio) / 0.02).astype(int)
-    keep = ratio == 0
-    for value in np.unique(size):
-        longer = np.flatnonzero((size == value) & (ratio > 0))
-        shorter = np.flatnonzero((size == value) & (ratio < 0))
-        count = min(len(longer), len(shorter))
-        for side in (longer, shorter):
-            keep[side[np.argsort(order[side], kind="stable")][:count]] = True
+    for one, other in ((longer, shorter), (even, even)):
+        if not len(one):
+            continue
+        tree = scipy.spatial.cKDTree(-gaps[other])
+        found = tree.query(gaps[one], k=min(NEIGHBOURS, len(other)), distance_upper_bound=REACH)
+        distance, place = (np.reshape(x, (len(one), -1)) for x in found)
+        rows, columns = np.nonzero(np.isfinite(distance))
+        ends = one[rows], other[place[rows, columns]]
+        for k in np.lexsort((order[ends[1]], order[ends[0]], distance[rows, columns])):
+            a, b = ends[0][k], ends[1][k]
+            if a != b and not keep[a] and not keep[b]:
+                keep[[a, b]] = True
     return keep
+
+
+def _length_gap(chosen: str, rejected: str) -> list[float]:
+    """The length features of chosen - rejected in the units of `_UNITS`, characters first."""
+    left, right = probes.length(chosen), probes.length(rejected)
+    return [(left[name] - right[name]) / unit for name, unit in _UNITS.items()]

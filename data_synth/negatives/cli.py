@@ -24,6 +24,7 @@ import numpy as np
 from data_synth import balance, probes
 from data_synth.errors import DataError
 from data_synth.events import Negative, en_spacy, parse
+from data_synth.mixture import Mirror
 from data_synth.negatives import order_swap
 from data_synth.negatives.rows import Row, read_rows
 
@@ -58,6 +59,7 @@ def main(argv: list[str] | None = None) -> int:
             balanced=not options.no_balance,
             quarantine=Path(options.quarantine) if options.quarantine else None,
             parser=options.parser,
+            neutral=options.length_neutral,
         )
     except DataError as error:
         print(f"rlkit negatives: {error}", file=sys.stderr)
@@ -84,6 +86,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quarantine", help="where unusable rows go (default: <out>.rejected_rows.jsonl)")
     parser.add_argument("--no-balance", action="store_true", help="keep order swaps that can be told without looking")
+    parser.add_argument(
+        "--length-neutral",
+        action="store_true",
+        help="mix so that length tells nothing; pairs without a mirror image go",
+    )
     parser.add_argument("--parser", default="rules", choices=["rules", "spacy", "jieba"], help="what finds the events")
     return parser
 
@@ -116,13 +123,20 @@ def run(
     balanced: bool = True,
     quarantine: Path | None = None,
     parser: str = "rules",
+    neutral: bool = False,
 ) -> Counts:
-    """Write the pairs of a caption file and the rows that could not be used; returns what was counted."""
+    """Write the pairs of a caption file and the rows that could not be used; returns what was counted.
+
+    `balanced`: drop the order swaps that a blind probe tells. `neutral`: make the truncated and the verbose captions
+    mirror images of each other and drop every pair, of any kind, that has no mirror image in length.
+    """
     if not kinds:
         raise DataError("no operator named; give --kinds, for example --kinds order_swap,verbose")
     if not captions.is_file():
         raise DataError(f"no file {captions}; give a JSONL file with one caption per line")
     operators = {kind: load(kind) for kind in kinds}
+    if neutral:
+        operators |= _mirrored(operators)
     quarantine = quarantine or out.with_name(out.name + ".rejected_rows.jsonl")
     counts = Counts(refused=Counter(), spooled=Counter(), written=Counter())
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -145,10 +159,30 @@ def run(
                     if sample is not None and line["kind"] == "order_swap":
                         sample.add(line)
         with _whole(out) as target:
-            for kind, text in _kept(spool, sample):
+            kept = _kept(spool, sample)
+            for kind, text in _neutral(kept) if neutral else kept:
                 target.write(text)
                 counts.written[kind] += 1
     return counts
+
+
+def _mirrored(operators: dict) -> dict:
+    """The truncated and verbose operators of a length-neutral mixture, where both are asked for."""
+    if not {"truncated", "verbose"} <= set(operators):
+        return {}
+    mirror = Mirror()
+    return {
+        "truncated": lambda caption, *, seed: mirror.truncated(caption, seed),
+        "verbose": lambda caption, *, seed: mirror.verbose(caption, seed),
+    }
+
+
+def _neutral(lines: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """The lines whose length tells nothing, group by group."""
+    while group := list(itertools.islice(lines, SAMPLE)):
+        rows = [json.loads(text) for _, text in group]
+        texts = ([row[name] for row in rows] for name in ("chosen", "rejected", "source_id"))
+        yield from itertools.compress(group, balance.length_neutral(*texts))
 
 
 def parser_used(parser: str, language: str) -> str:

@@ -117,7 +117,8 @@ def test_a_length_neutral_mixture():
     draw.shuffle(pairs)
     keep = balance.length_neutral([p.chosen for p in pairs], [p.rejected for p in pairs], [p.source_id for p in pairs])
     entry = audit.audit([p for p, k in zip(pairs, keep, strict=True) if k])["overall"]
-    assert abs(entry["length"] - 0.5) <= 0.03 and entry["length_ratio_ks"] < 0.05 and keep.sum() > 1000
+    assert abs(entry["length"] - 0.5) <= 0.03 and entry["length_ratio_ks"] < 0.05
+    assert keep.sum() > 700  # one tail in three is a single sentence: about 500 of 1,500, so 1,000 pairs at most
 
 
 def test_mirror_ks_by_hand():
