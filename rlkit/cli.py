@@ -24,7 +24,7 @@ before a run
   doctor                    what this machine lacks, with the command that mends it
 the run
   run RECIPE [KEY=VALUE]    accelerate launch, with --config ddp or --processes 4
-  eval RUN                  the table of results of a finished run
+  eval RUN|MODEL [KEY=..]   results of a finished run, or its model measured again
   report RUN                write and open report.html
   diff RUN RUN              what differs in recipe and results
 data
@@ -35,7 +35,7 @@ data
 rlkit VERB --help has an example for each."""
 
 ELSEWHERE = {
-    "eval": ("rlkit.evaluate", "a run folder, for example runs/dpo_caption"),
+    "eval": ("rlkit.evaluate", ""),
     "report": ("rlkit.report.page", "a run folder, for example runs/dpo_caption"),
     "negatives": ("data_synth.negatives.cli", "a JSONL file of captions"),
     "audit": ("data_synth.audit", "a folder or parquet file of pairs"),
@@ -116,7 +116,7 @@ def elsewhere(verb: str, argv: list[str]) -> int:
     path = argv[0] if argv and not argv[0].startswith("-") else None
     if path is not None and wanted and not Path(path).exists():
         raise usage(f"rlkit {verb}: no such file or folder: {path}. Expected {wanted}.")
-    if path is not None and verb in ("eval", "report") and not (Path(path) / "recipe.yaml").is_file():
+    if path is not None and verb == "report" and not (Path(path) / "recipe.yaml").is_file():
         raise usage(f"rlkit {verb}: {path} is no run folder (it has no recipe.yaml). Expected {wanted}.")
     from data_synth.errors import DataError
 

@@ -150,7 +150,7 @@ def announce(step: Step, folder: RunFolder, state: str, last: bool) -> None:
             "  look at it:    "
             + (f"open {plugins.shown_path(report)}" if report.is_file() else f"rlkit report {where}")
         )
-        say(f"  measure again: rlkit eval {where}")
+        say(f"  measure again: rlkit eval {where} --again")
         say(f"  run it anew:   rm -r {where}, or launch with out=runs/another_name")
 
 

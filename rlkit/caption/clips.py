@@ -127,12 +127,29 @@ def collect(recipe: Recipe, folder: RunFolder, progress: Progress) -> Clips:
     """The clips of a recipe's `data:` section. Raises DataError when none is usable."""
     data = recipe.data
     if data.source == "world":
-        test = replace(data, num_events=[3, 3], noise=None)
         with ranks.main_first():
             train = world_clips(data, "train", data.num_clips, progress)
-            held_out = world_clips(test, "test", recipe.evaluate.num_clips, progress)
-        readers = Reader(data, world_folder(data)), Reader(data, world_folder(test))
-        return Clips(Labelled(train, data.num_labelled), held_out, *readers)
+        held_out, held_out_reader = world_test(data, recipe.evaluate.num_clips, progress)
+        reader = Reader(data, world_folder(data))
+        return Clips(Labelled(train, data.num_labelled), held_out, reader, held_out_reader)
+    rows, reader, quarantined = folder_clips(data, folder, progress, count=data.num_clips)
+    every = max(5, len(rows) // recipe.evaluate.num_clips) if recipe.evaluate.num_clips else len(rows) + 1
+    held_out = Captions(rows, [at for at in range(len(rows)) if at % every == every - 1])
+    train = Captions(rows, [at for at in range(len(rows)) if at % every != every - 1])
+    return Clips(Labelled(train, data.num_labelled), held_out, reader, reader, quarantined)
+
+
+def world_test(data: Data, count: int, progress: Progress) -> tuple[JsonLines, Reader]:
+    """The first `count` held-out clips of the world: three events each, true captions, whatever is trained on."""
+    test = replace(data, num_events=[3, 3], noise=None)
+    with ranks.main_first():
+        rows = world_clips(test, "test", count, progress)
+    return rows, Reader(data, world_folder(test))
+
+
+def folder_clips(data: Data, folder: RunFolder, progress: Progress, *, count: int) -> tuple[JsonLines, Reader, int]:
+    """At most `count` usable clips of a folder, their reader, and how many lines or files were set aside with their
+    reason. Raises DataError when none is usable."""
     progress.stage(f"reading {data.folder}")
     reader = Reader(data, Path(data.folder), cache=Path("runs/frames"))
     quarantined = 0
@@ -142,15 +159,12 @@ def collect(recipe: Recipe, folder: RunFolder, progress: Progress) -> Clips:
     ranks.wait()
     if quarantined:
         progress.note(f"{quarantined} lines or files set aside, with reasons: {folder.path}/rejected_rows.jsonl")
-    rows = JsonLines(folder.path / "clips.jsonl", data.num_clips)
+    rows = JsonLines(folder.path / "clips.jsonl", count)
     if not len(rows):
         raise DataError(
             f"{data.folder}: no usable clip is left; see {folder.path}/rejected_rows.jsonl for the reasons."
         )
-    every = max(5, len(rows) // recipe.evaluate.num_clips) if recipe.evaluate.num_clips else len(rows) + 1
-    held_out = Captions(rows, [at for at in range(len(rows)) if at % every == every - 1])
-    train = Captions(rows, [at for at in range(len(rows)) if at % every != every - 1])
-    return Clips(Labelled(train, data.num_labelled), held_out, reader, reader, quarantined)
+    return rows, reader, quarantined
 
 
 def _decode(item: Captioned, reader: Reader) -> None:

@@ -61,10 +61,10 @@ class Evaluation:
         captioner: Captioner,
         folder: RunFolder,
         *,
-        seconds: float,
+        seconds: float | None = None,
         pairs: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        """Measure a system and keep its rows in its folder."""
+        """Measure a system and keep its rows in its folder, with the seconds of training where it was trained here."""
         settings = self.recipe.evaluate
         if settings.num_clips == 0 or not len(self.clips.held_out):
             return
@@ -74,7 +74,8 @@ class Evaluation:
         self.progress.stage(f"{name}: evaluating on {len(held.rows)} held-out clips", total=total)
         rows = measure(captioner, held, settings, self.progress)
         self.systems[name] = rows
-        folder.write_json("cost.json", {"train_seconds": round(seconds, 1)})
+        if seconds is not None:
+            folder.write_json("cost.json", {"train_seconds": round(seconds, 1)})
         if folder.main:
             write_jsonl(folder.path / "evaluation.jsonl", rows)  # last: from here on the system counts as measured
         ranks.wait()
@@ -96,13 +97,7 @@ class Evaluation:
 
     def finish(self, cost: Mapping[str, Any]) -> dict[str, Any]:
         """results.json, samples, report, card and the last screen; returns the results."""
-        systems = {name: intervals.summarise(metric_rows(rows)) for name, rows in self.systems.items()}
-        names = list(systems)
-        results: dict[str, Any] = {"systems": systems, "cost": dict(cost)}
-        if len(names) > 1:
-            results["differences"] = compare_table.differences(
-                {name: [metric_rows(rows)] for name, rows in self.systems.items()}
-            )
+        results = self.results() | {"cost": dict(cost)}
         if self.systems:
             self.tracker.captions(self._samples(), 0)
         self.folder.finish(results)
@@ -110,6 +105,14 @@ class Evaluation:
             card.write_cards(self.folder.path)
             write_report(self.folder.path)
         last_screen(results, self.folder.path)
+        return results
+
+    def results(self) -> dict[str, Any]:
+        """`systems` with intervals, and `differences` between each two of them."""
+        rows = {name: metric_rows(rows) for name, rows in self.systems.items()}
+        results: dict[str, Any] = {"systems": {name: intervals.summarise(one) for name, one in rows.items()}}
+        if len(rows) > 1:
+            results["differences"] = compare_table.differences({name: [one] for name, one in rows.items()})
         return results
 
     def _samples(self) -> list[dict[str, Any]]:

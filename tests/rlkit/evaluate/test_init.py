@@ -38,5 +38,7 @@ def test_an_unfinished_run_and_an_unknown_metric_are_named(folder, tmp_path):
 
 
 def test_no_torch_is_imported():
-    code = "import sys, rlkit.evaluate, rlkit.report.compare_table, rlkit.report.page; assert 'torch' not in sys.modules"
+    code = (
+        "import sys, rlkit.evaluate, rlkit.report.compare_table, rlkit.report.page; assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
