@@ -267,7 +267,7 @@ def test_accelerate_launch_ends_with_our_error(folder):
 
 def test_a_forked_worker_ends_on_sigterm_without_a_word(folder):
     code = (
-        "import os, signal, time\nfrom rlkit import interrupt\n"
+        "import os, signal, time\nfrom rlkit.running import interrupt\n"
         "with interrupt.caught():\n    worker = os.fork()\n"
         "    if worker == 0:\n        time.sleep(30)\n"
         "    time.sleep(0.5)\n    os.kill(worker, signal.SIGTERM)\n    print(os.waitpid(worker, 0)[1])\n"
