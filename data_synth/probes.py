@@ -177,6 +177,7 @@ def folds(groups: list[str], number: int, seed: int = 0) -> np.ndarray:
 def margins(matrix: scipy.sparse.csr_matrix, fold: np.ndarray, strength: float = 1.0) -> np.ndarray:
     """Held-out margin of each pair, Float[n]: above 0 the probe picks the chosen text, 0 is a tie."""
     out = np.zeros(matrix.shape[0])
+    matrix = matrix[:, np.unique(matrix.indices)]  # the solver walks over every column, also over empty ones
     for k in range(int(fold.max()) + 1):
         test = np.flatnonzero(fold == k)
         train = np.flatnonzero(fold != k)

@@ -1,4 +1,4 @@
-"""spaCy's reading of English captions: which verb, and where it disagrees with the rules. Skipped where it is absent."""
+"""spaCy reads English captions: which verb, and where it disagrees with the rules. Skipped where it is absent."""
 
 import pytest
 
