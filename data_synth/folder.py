@@ -132,11 +132,11 @@ def sift_folder(
                         written.reasons[name] = written.reasons.get(name, 0) + 1
                 if progress is not None:
                     progress(written.kept, written.quarantined)
-        asides[0].replace(kept_path)
         if written.quarantined:
             asides[1].replace(rejected_path)
         else:
             rejected_path.unlink(missing_ok=True)
+        asides[0].replace(kept_path)  # last: where it is, both are
     finally:
         for aside in asides:
             aside.unlink(missing_ok=True)

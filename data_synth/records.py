@@ -208,6 +208,24 @@ def read_records(path: str | Path) -> Dataset:
     return concatenate_datasets([Dataset.from_file(str(_arrow_copy(shard))) for shard in shards])
 
 
+def content_hash(path: str | Path) -> str:
+    """Hash of all bytes of a folder's shards, or of one file; read once and kept beside the Arrow copies."""
+    path = Path(path)
+    digest = hashlib.sha256()
+    for shard in sorted(path.glob("*.parquet")) if path.is_dir() else [path]:
+        kept = _arrow_copy(shard).with_suffix(".sha256")
+        if not kept.exists():
+            with shard.open("rb") as file:
+                own = hashlib.sha256()
+                while block := file.read(1 << 20):
+                    own.update(block)
+            aside = Path(tempfile.mkstemp(prefix=".part-", dir=kept.parent)[1])
+            aside.write_text(own.hexdigest())
+            aside.replace(kept)
+        digest.update(kept.read_bytes())
+    return digest.hexdigest()
+
+
 def _assistant(text: str) -> list[dict[str, Any]]:
     return [{"role": "assistant", "content": [{"type": "text", "text": text}]}]
 
@@ -336,6 +354,7 @@ def _arrow_copy(shard: Path) -> Path:
     for stale in folder.glob(f"{shard.stem}-*.arrow"):
         if stale.name != copy.name:  # another process may have just made that one
             stale.unlink(missing_ok=True)
+            stale.with_suffix(".sha256").unlink(missing_ok=True)
     aside = Path(tempfile.mkstemp(prefix=".part-", dir=folder)[1])
     try:
         with pq.ParquetFile(shard, memory_map=True) as source:

@@ -24,6 +24,7 @@ from rlkit.running.folder import RunFolder
 from rlkit.running.progress import Progress
 
 WORLD = Path("runs/world")  # rendered clips are shared by all recipes
+FRAMES = Path("runs/frames")  # decoded frames too
 
 
 class JsonLines(Sequence):
@@ -117,10 +118,13 @@ class Clips:
     """Held-out clips of the world lie in a folder of their own."""
     quarantined: int = 0
 
-    @property
-    def labelled(self) -> list[dict[str, Any]]:
+    def labelled(self) -> Iterator[dict[str, Any]]:
         """Training rows with a true caption."""
-        return [row for row in self.train if row.get("true_caption")]
+        return (row for row in self.train if row.get("true_caption"))
+
+    def unlabelled(self) -> Iterator[dict[str, Any]]:
+        """Training rows without one."""
+        return (row for row in self.train if not row.get("true_caption"))
 
 
 def collect(recipe: Recipe, folder: RunFolder, progress: Progress) -> Clips:
@@ -132,6 +136,10 @@ def collect(recipe: Recipe, folder: RunFolder, progress: Progress) -> Clips:
         held_out, held_out_reader = world_test(data, recipe.evaluate.num_clips, progress)
         reader = Reader(data, world_folder(data))
         return Clips(Labelled(train, data.num_labelled), held_out, reader, held_out_reader)
+    if data.source == "pairs":  # they name their clips themselves; none of them is known to be held out
+        pairs = Path(data.pairs)
+        reader = Reader(data, Path(data.folder or (pairs if pairs.is_dir() else pairs.parent)), cache=FRAMES)
+        return Clips([], [], reader, reader)
     rows, reader, quarantined = folder_clips(data, folder, progress, count=data.num_clips)
     every = max(5, len(rows) // recipe.evaluate.num_clips) if recipe.evaluate.num_clips else len(rows) + 1
     held_out = Captions(rows, [at for at in range(len(rows)) if at % every == every - 1])
@@ -149,17 +157,18 @@ def world_test(data: Data, count: int, progress: Progress) -> tuple[JsonLines, R
 
 def folder_clips(data: Data, folder: RunFolder, progress: Progress, *, count: int) -> tuple[JsonLines, Reader, int]:
     """At most `count` usable clips of a folder, their reader, and how many lines or files were set aside with their
-    reason. Raises DataError when none is usable."""
+    reason. They are looked through once: a run that goes on keeps its clips. Raises DataError when none is usable."""
     progress.stage(f"reading {data.folder}")
-    reader = Reader(data, Path(data.folder), cache=Path("runs/frames"))
-    quarantined = 0
-    if folder.main:
-        written = sift_folder(data.folder, folder.path, data.captions, load=lambda item: _decode(item, reader))
-        quarantined = written.quarantined
+    reader = Reader(data, Path(data.folder), cache=FRAMES)
+    kept = folder.path / "clips.jsonl"
+    if folder.main and not (kept.is_file() and kept.stat().st_size):
+        sift_folder(data.folder, folder.path, data.captions, load=lambda item: _decode(item, reader))
     ranks.wait()
+    rejected = folder.path / "rejected_rows.jsonl"
+    quarantined = len(JsonLines(rejected)) if rejected.is_file() else 0
     if quarantined:
         progress.note(f"{quarantined} lines or files set aside, with reasons: {folder.path}/rejected_rows.jsonl")
-    rows = JsonLines(folder.path / "clips.jsonl", count)
+    rows = JsonLines(kept, count)
     if not len(rows):
         raise DataError(
             f"{data.folder}: no usable clip is left; see {folder.path}/rejected_rows.jsonl for the reasons."

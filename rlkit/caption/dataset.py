@@ -125,10 +125,10 @@ class LengthGroupedBatches(BatchSampler):
 
     def _steps(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(hash_seed(self.seed, self.epoch))
-        order = torch.randperm(self.count, generator=generator).tolist()
+        order = torch.randperm(self.count, generator=generator)
         size = WINDOW * self.rows_per_step
         for start in range(0, self.count, size):
-            window = order[start : start + size]
+            window = order[start : start + size].tolist()
             lengths = [self.length(i) for i in window]
             for step in rows.bucketed(lengths, self.rows_per_step, seed=start, epoch=self.epoch):
                 yield [window[at] for at in step]

@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,28 @@ from rlkit.running.tracking import write_jsonl
 CHUNK = 256  # clips per file of samples: what a kill can lose
 
 
+class Drawn:
+    """Drawn captions by clip id. One chunk is in memory: whoever asks in the order of the clips reads each once."""
+
+    def __init__(self, chunks: Sequence[Path]) -> None:
+        self.chunks, self.at = list(chunks), -1
+        self._here: dict[str, list[str]] = {}
+
+    def get(self, clip: str) -> list[str]:
+        """The samples of a clip; none for one that was not sampled."""
+        for _ in self.chunks:
+            if clip in self._here:
+                break
+            self.at = (self.at + 1) % len(self.chunks)
+            lines = self.chunks[self.at].read_text(encoding="utf-8").splitlines()
+            self._here = {row["id"]: row["samples"] for row in map(json.loads, lines)}
+        return self._here.get(clip, [])
+
+
 def draw(
     captioner: Captioner, found: Clips, recipe: Recipe, folder: RunFolder, question: str, progress: Progress
-) -> dict[str, list[str]]:
-    """`sampling.num_samples` captions of each training clip, by clip id.
+) -> Drawn:
+    """`sampling.num_samples` captions of each training clip.
 
     Kept in chunks below samples/, so that a killed run goes on where it was; variants with the same model, clips and
     sampling read the same chunks. Each process of the run draws its share of the chunks.
@@ -54,8 +72,7 @@ def draw(
             write_jsonl(path, lines)
         progress.step(min(start + CHUNK * ranks.count(), len(found.train)))
     ranks.wait()
-    lines = (line for start in starts for line in _chunk(target, start).read_text(encoding="utf-8").splitlines())
-    return {row["id"]: row["samples"] for row in map(json.loads, lines)}
+    return Drawn([_chunk(target, start) for start in starts])
 
 
 def _chunk(target: Path, start: int) -> Path:

@@ -7,7 +7,7 @@ has none, the best of the samples is chosen and worse ones are rejected, if a ju
 import inspect
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from data_synth.check import check_caption
 from data_synth.events import parse
@@ -17,6 +17,13 @@ from rlkit.recipe import NEGATIVE, PlugIn, Recipe
 
 TRIES = 4  # seeds per operator and clip: some events cannot be corrupted, some corruptions come out alike
 Judge = Callable[..., list[float | None]]
+
+
+class Samples(Protocol):
+    """The model's own captions by clip id; a dict is one, and own_samples.Drawn."""
+
+    def get(self, clip: str) -> Sequence[str] | None:
+        """Those of a clip, if there are any."""
 
 
 def constructed(
@@ -52,7 +59,7 @@ def labelled_pairs(
     *,
     question: str,
     pool: Sequence[str] = (),
-    samples: Mapping[str, Sequence[str]] | None = None,
+    samples: Samples | None = None,
     is_true: Callable[[Mapping[str, Any], str], bool] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Records of clips with a true caption: own wrong samples in the measure of their weight, then corruptions."""
@@ -62,7 +69,7 @@ def labelled_pairs(
         caption, seed = row["true_caption"], recipe.seed * 1_000_003 + number
         own = []
         if own_weight and samples:
-            wrong = dict.fromkeys(text for text in samples.get(row["id"], ()) if readable(text) and text != caption)
+            wrong = dict.fromkeys(text for text in samples.get(row["id"]) or () if readable(text) and text != caption)
             wrong = [text for text in wrong if is_true is None or not is_true(row, text)]
             most = max(1, round(recipe.num_negatives * own_weight / all_weight))
             own = [{"text": t, "kind": "own_sample", "edit": {}, "operator": "own_samples"} for t in wrong[:most]]
@@ -76,13 +83,13 @@ def judged_pairs(
     recipe: Recipe,
     *,
     question: str,
-    samples: Mapping[str, Sequence[str]],
+    samples: Samples,
     judge: Judge,
     margin: float = 0.05,
 ) -> Iterator[dict[str, Any]]:
     """Records of clips without a true caption: the best sample against the K worst, if scores differ by `margin`."""
     for number, row in enumerate(clips):
-        texts = list(dict.fromkeys(text for text in samples.get(row["id"], ()) if readable(text)))
+        texts = list(dict.fromkeys(text for text in samples.get(row["id"]) or () if readable(text)))
         if len(texts) < 2:
             continue
         columns = {key: [row[key]] * len(texts) for key in ("events", "video") if key in row}
@@ -103,7 +110,7 @@ def readable(text: str) -> bool:
     return not check_caption(text, "sample")
 
 
-def event_pool(clips: Sequence[Mapping[str, Any]], size: int = 400) -> list[str]:
+def event_pool(clips: Iterable[Mapping[str, Any]], size: int = 400) -> list[str]:
     """Events told in the captions of other clips, as clauses: what an invented event looks like in this data."""
     clauses: dict[str, None] = {}
     for row in clips:

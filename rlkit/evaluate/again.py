@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rlkit import models
-from rlkit.caption.clips import Captions, Clips, JsonLines, Reader, folder_clips, world_test
+from rlkit.caption.clips import FRAMES, Captions, Clips, JsonLines, Reader, folder_clips, world_test
 from rlkit.errors import RecipeError, RunFolderError
 from rlkit.evaluate.held_out import Evaluation, read_rows
 from rlkit.recipe import Recipe
@@ -126,7 +126,7 @@ def clips_of(recipe: Recipe, folder: RunFolder, progress: Progress, *, run: Path
         rows, reader, _ = folder_clips(data, folder, progress, count=wanted)
         places = range(len(rows))
     else:
-        rows, reader = JsonLines(run / "clips.jsonl"), Reader(data, Path(data.folder), cache=Path("runs/frames"))
+        rows, reader = JsonLines(run / "clips.jsonl"), Reader(data, Path(data.folder), cache=FRAMES)
         held_out = {row["id"] for row in read_rows(run / "evaluation.jsonl")}
         places = [at for at, row in enumerate(rows) if row["id"] in held_out]
     if len(places) < wanted:

@@ -50,7 +50,7 @@ class Evaluation:
         rows = read_rows(path) if path.is_file() else []
         wanted = [row["id"] for row in self.clips.held_out]
         by_id = {row["id"]: row for row in rows}
-        if not all(one in by_id for one in wanted):
+        if not wanted or not all(one in by_id for one in wanted):
             self.progress.note(f"{name}: {path} does not hold these held-out clips; left out of the table")
             return
         self.systems[name] = [by_id[one] for one in wanted]

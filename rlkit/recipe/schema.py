@@ -97,8 +97,8 @@ class Data:
     """`world` renders clips with known events, `folder` reads video files and captions, `pairs` reads a finished
     preference set."""
     folder: Annotated[str | None, OnDisk("folder")] = None
-    """Folder of video files, for `source: folder`. Clips that do not decode are set aside with their reason; the run
-    goes on."""
+    """Folder of video files, for `source: folder`; for `source: pairs` where their videos lie, if not beside the pairs.
+    Clips that do not decode are set aside with their reason; the run goes on."""
     captions: Annotated[str | None, OnDisk("file")] = None
     """JSONL with `video` and `caption` on each line. Default: captions.jsonl in `folder`."""
     pairs: Annotated[str | None, OnDisk("file or folder")] = None

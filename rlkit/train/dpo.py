@@ -7,14 +7,15 @@ model's own samples, which a judge ranks where no true caption exists.
 Steps, each a file in the run folder, none done twice: samples -> pairs/ -> reference/ -> checkpoints/ -> final/.
 """
 
-import hashlib
-from collections.abc import Mapping, Sequence
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from data_synth.records import read_records, write_records
+from data_synth.records import content_hash, read_records, write_records
 from data_synth.world.captions import PROMPTS
 from rlkit import losses, models
 from rlkit.caption import clips, one_row, own_samples, pairs, reference, rows, trainer
@@ -48,7 +49,8 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
             costs[name] = one_system(
                 changed(recipe, changes), part, found, evaluation, tracker.part(name, part), progress, name=name
             )
-        evaluation.finish({"train_seconds": costs, "clips": len(found.train), "quarantined": found.quarantined})
+        clips_used = {"clips": len(found.train)} if recipe.data.source != "pairs" else {}
+        evaluation.finish({"train_seconds": costs, **clips_used, "quarantined": found.quarantined})
         tracker.finish()
 
 
@@ -116,7 +118,7 @@ def make_pairs(
     if ranks.gathered(there)[0]:  # as the main process, which alone writes, found it
         return target
     question = PROMPTS[recipe.data.language]
-    samples: dict[str, list[str]] = {}
+    samples = None
     if any(one.name == "own_samples" and one.weight for one in recipe.negatives):
         samples = own_samples.draw(captioner, found, recipe, run_folder, question, progress)
     progress.stage("making preference pairs")
@@ -128,34 +130,32 @@ def make_pairs(
 
 
 def write_pairs(
-    found: clips.Clips, recipe: Recipe, target: Path, question: str, samples: Mapping[str, Sequence[str]]
+    found: clips.Clips, recipe: Recipe, target: Path, question: str, samples: own_samples.Drawn | None
 ) -> str:
-    """Pairs of all labelled clips, and with samples of the others; says how many."""
+    """Pairs of all labelled clips, and with samples of the others, written as they are made; says how many."""
     judge = own_samples.judge(recipe)
-    labelled = found.labelled
-    unlabelled = [row for row in found.train if not row.get("true_caption")] if samples else []
-    records = list(
-        pairs.labelled_pairs(
-            labelled,
-            recipe,
-            question=question,
-            pool=pairs.event_pool(labelled),
-            samples=samples,
-            is_true=own_samples.truth_test(recipe),
-        )
-    )
-    if judge is not None:
-        records += pairs.judged_pairs(unlabelled, recipe, question=question, samples=samples, judge=judge)
+    is_true = own_samples.truth_test(recipe)
+    pool = pairs.event_pool(found.labelled())
+    count = Counter()
+
+    def counted(rows: Iterable[dict[str, Any]], kind: str) -> Iterator[dict[str, Any]]:
+        for row in rows:
+            count[kind] += 1
+            yield row
+
+    labelled = counted(found.labelled(), "labelled")
+    records = pairs.labelled_pairs(labelled, recipe, question=question, pool=pool, samples=samples, is_true=is_true)
+    if judge is not None and samples is not None:
+        unlabelled = counted(found.unlabelled(), "unlabelled")
+        judged = pairs.judged_pairs(unlabelled, recipe, question=question, samples=samples, judge=judge)
+        records = itertools.chain(records, judged)
     written = write_records(records, target)
-    return f"{written.kept:,} pairs from {len(labelled):,} labelled and {len(unlabelled):,} unlabelled clips"
+    return f"{written.kept:,} pairs from {count['labelled']:,} labelled and {count['unlabelled']:,} unlabelled clips"
 
 
 def reference_log_probs(captioner, examples, recipe: Recipe, folder: RunFolder, shards: Path, view: str, progress):
     """Reference log-probs of every row, from disk where they are there; see rlkit/caption/reference.py."""
     progress.stage(f"reference log-probs ({view})", total=len(examples))
-    digest = hashlib.blake2b(digest_size=20)
-    for shard in sorted(shards.glob("*.parquet")) if shards.is_dir() else [shards]:
-        digest.update(shard.read_bytes())
     data = recipe.data
     settings = {
         "view": view,
@@ -168,7 +168,7 @@ def reference_log_probs(captioner, examples, recipe: Recipe, folder: RunFolder, 
         captioner,
         examples,
         folder.path / "reference",
-        data=digest.hexdigest(),
+        data=content_hash(shards),
         settings=settings,
         batch_size=recipe.train.per_device_train_batch_size,
         progress=progress.step,

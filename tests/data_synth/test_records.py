@@ -11,6 +11,7 @@ from data_synth.errors import DataError
 from data_synth.records import (
     FEATURES,
     Rejected,
+    content_hash,
     content_id,
     make_record,
     pair_id,
@@ -184,3 +185,18 @@ def test_every_column_of_the_design_is_there():
         "prompt videos images chosen rejected rejected_kind rejected_weight pair_id source_id operator edit scores tier"
     )
     assert set(f"{wanted} licence seed rlkit_version".split()) <= set(records.FEATURES)
+
+
+def test_the_content_hash_is_of_every_byte_and_is_computed_once(tmp_path):
+    write_records([row(i) for i in range(5)], tmp_path, rows_per_shard=2)
+    first = content_hash(tmp_path)
+    shards = sorted(tmp_path.glob("*.parquet"))
+    own = [hashlib.sha256(shard.read_bytes()).hexdigest() for shard in shards]
+    assert first == hashlib.sha256("".join(own).encode()).hexdigest()
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / ".arrow").glob("*.sha256")}
+    assert len(kept) == len(shards) == 3
+    assert content_hash(tmp_path) == first
+    assert kept == {path: path.stat().st_mtime_ns for path in (tmp_path / ".arrow").glob("*.sha256")}
+    write_records([row(i, tier="gold") for i in range(5)], tmp_path, rows_per_shard=2, overwrite=True)
+    assert content_hash(tmp_path) != first
+    assert len(list((tmp_path / ".arrow").glob("*.sha256"))) == 3  # those of the old shards are gone

@@ -75,3 +75,39 @@ def test_a_folder_without_a_usable_clip_says_so(folder):
         path.write_bytes(b"not a video")
     with pytest.raises((DataError, RlkitError), match="no usable clip is left"):
         run("mine.yaml")
+    for number in range(6):  # mended, and launched again
+        shutil.copy(FIXTURES / "bigbuckbunny.mp4", folder / f"clips/{number}.mp4")
+    run("mine.yaml")
+    assert json.loads((folder / "runs/mine/results.json").read_text())["cost"]["quarantined"] == 0
+
+
+def test_a_run_that_goes_on_keeps_the_clips_it_began_with(folder):
+    run("mine.yaml")
+    (folder / "runs/mine/results.json").unlink()
+    (folder / "runs/mine/evaluation.jsonl").unlink()
+    before = (folder / "runs/mine/clips.jsonl").read_bytes()
+    shutil.copy(FIXTURES / "bigbuckbunny.mp4", folder / "clips/late.mp4")
+    with (folder / "clips/captions.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"id": "late", "video": "late.mp4", "caption": "A rabbit hops. Then it rests."}) + "\n")
+    run("mine.yaml")
+    assert (folder / "runs/mine/clips.jsonl").read_bytes() == before
+
+
+def test_a_finished_preference_set_is_trained_on_with_the_videos_of_a_folder(folder):
+    run("mine.yaml")
+    pairs = "source: pairs, pairs: runs/mine/pairs, folder: clips, num_frames: 4, frame_size: 56"
+    recipe = RECIPE.replace("source: folder, folder: clips, num_frames: 4, frame_size: 56", pairs)
+    (folder / "again.yaml").write_text(recipe, encoding="utf-8")
+    run("again.yaml")
+    assert "clips" not in json.loads((folder / "runs/again/results.json").read_text())["cost"]
+    for name in ("final/model.safetensors", "metrics.jsonl"):
+        one, other = ((folder / f"runs/{run}/{name}") for run in ("mine", "again"))
+        if name.endswith("jsonl"):
+            one, other = ([without_clock(json.loads(line)) for line in path.open()] for path in (one, other))
+            assert one == other
+        else:
+            assert one.read_bytes() == other.read_bytes()
+
+
+def without_clock(line):
+    return {key: value for key, value in line.items() if not key.startswith("time")}
