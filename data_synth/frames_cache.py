@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -41,12 +42,15 @@ class FramesCache:
         end: float | None = None,
         height: int | None = None,
         width: int | None = None,
+        decoder: Literal["av", "torchcodec"] = "av",
     ) -> Clip:
         """What read_clip gives for the same arguments; frames are a copy-on-write memory map where they were cached.
 
         Raises DataError as read_clip does; failures are not remembered.
         """
         sampling = {"num_frames": num_frames, "fps": fps, "start": start, "end": end, "height": height, "width": width}
+        if decoder != "av":
+            sampling["decoder"] = decoder
         try:
             stat = Path(path).stat()
             content = _file_hash(str(path), stat.st_size, stat.st_mtime_ns)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from data_synth import torchcodec_frames
 from rlkit.plugins import ROOT
 from rlkit.running import environment
 
@@ -101,11 +102,10 @@ def decoders() -> Iterator[Finding]:
         yield Finding("decoder av", f"{av.__version__}: {', '.join(codecs)}", "h264" in codecs, fix=fix)
     except ImportError as error:
         yield Finding("decoder av", str(error), False, fix=fix)
-    present = importlib.util.find_spec("torchcodec") is not None
-    found = importlib.metadata.version("torchcodec") if present else "not installed; PyAV is used"
-    yield Finding(
-        "torchcodec", found, present, needed=False, fix=f"{sys.executable} -m pip install torchcodec  (optional)"
-    )
+    reason = torchcodec_frames.problem()
+    found = f"{importlib.metadata.version('torchcodec')}, for data.decoder: torchcodec" if reason is None else reason
+    fix = f"{sys.executable} -m pip install torchcodec && apt-get install ffmpeg  (optional; PyAV is used without it)"
+    yield Finding("torchcodec", found, reason is None, needed=False, fix=fix)
 
 
 def chromium() -> Finding:

@@ -100,6 +100,7 @@ class Reader:
             start=start,
             end=end,
             height=self.data.frame_size,
+            decoder=self.data.decoder,
         )
 
     def whole(self, video: str, num_frames: int = 8) -> Clip:

@@ -118,6 +118,9 @@ class Data:
     frame_size: Count | None = None
     """Height in pixels that frames are scaled to when decoded, width following; null keeps the file's size. The
     processor may scale further."""
+    decoder: Literal["av", "torchcodec"] = "av"
+    """What decodes clips. torchcodec gives the same frames with the system's FFmpeg, but does not notice damage inside
+    a file; av does, and sets the file aside."""
     cache_gib: Amount = 2.0
     """Memory for rows that are tokenised and processed already; what does not fit is processed each time."""
     num_frames: Count | None = 8

@@ -162,6 +162,7 @@ def reference_log_probs(captioner, examples, recipe: Recipe, folder: RunFolder, 
         "num_frames": data.num_frames,
         "fps": data.fps,
         "frame_size": data.frame_size,
+        "decoder": data.decoder,
         "shuffled": [data.shuffle_frames, recipe.seed if data.shuffle_frames or view != "own clip" else None],
     }
     return reference.precompute(
