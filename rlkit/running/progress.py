@@ -40,6 +40,7 @@ PLAIN_EVERY = 10.0
 # Warnings of other libraries about what is meant here, or that no user can act on.
 CHATTER = (
     "`use_cache=True` is incompatible with gradient checkpointing",
+    "`is_gradient_checkpointing` is deprecated",  # PEFT 0.21 asks by the old name
     "The tokenizer has new PAD/BOS/EOS tokens",
     "Setting `pad_token_id` to `eos_token_id`",
     "The following generation flags are not valid and may be ignored",

@@ -113,12 +113,12 @@ def test_gradient_checkpointing_gives_the_same_gradient(tiny_captioner, batch_of
     for checkpointing in (False, True):
         captioner.model.zero_grad()
         if checkpointing:
-            captioner.model.gradient_checkpointing_enable({"use_reentrant": False})
+            captioner.model.activation_checkpointing_enable({"use_reentrant": False})
         try:
             log_probs, mask = one_row.log_probs(captioner, batch)
             log_probs[mask].sum().backward()
         finally:
-            captioner.model.gradient_checkpointing_disable()
+            captioner.model.activation_checkpointing_disable()
         gradients.append(gradient(captioner.model))
     captioner.model.eval()
     assert (gradients[0] - gradients[1]).norm() <= 1e-6 * gradients[0].norm()

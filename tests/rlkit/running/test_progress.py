@@ -130,6 +130,22 @@ def test_quiet_keeps_warnings_a_user_can_act_on():
         warnings.filters[:] = kept
 
 
+def test_a_lora_model_with_checkpointing_is_made_without_a_word():
+    from rlkit import models
+    from rlkit.recipe import Lora, Model
+
+    kept = list(warnings.filters)
+    try:
+        module.quiet()
+        with warnings.catch_warnings(record=True) as caught:
+            asked = Model(init="qwen2_5_vl", lora=Lora(r=2))
+            captioner = models.load(asked, texts=["A red circle moves left."] * 20)
+            captioner.model.activation_checkpointing_enable({"use_reentrant": False})
+        assert [str(warning.message) for warning in caught] == []
+    finally:
+        warnings.filters[:] = kept
+
+
 def test_quiet_reaches_deepspeed_whose_handler_comes_later():
     kept = list(warnings.filters)
     module.quiet()
