@@ -65,9 +65,9 @@ def _on_meta(recipe: Recipe) -> tuple[Any, str]:
         if recipe.model.id is None:
             from rlkit.models import tiny
 
-            config = tiny.build(recipe.model.init, ["A red circle moves left. Then a blue square spins."] * 50)[
-                0
-            ].config
+            texts = ["A red circle moves left. Then a blue square spins."] * 50
+            network, _ = tiny.build(recipe.model.init, texts, frame_size=recipe.data.frame_size or 56)
+            config = network.config
         else:
             try:
                 config = AutoConfig.from_pretrained(recipe.model.id, revision=recipe.model.revision)

@@ -66,7 +66,7 @@ def family_module(name: str) -> ModuleType:
     return importlib.import_module(f"rlkit.models.{name if known else 'other'}")
 
 
-def load(model: "Model", *, texts: "Iterable[str]" = (), seed: int = 0) -> Captioner:
+def load(model: "Model", *, texts: "Iterable[str]" = (), frame_size: int = 56, seed: int = 0) -> Captioner:
     """Load what a recipe's `model:` section asks for.
 
     `model.id` is a hub id or a folder; a folder with a PEFT adapter is merged into its base, so that the start, and
@@ -80,7 +80,7 @@ def load(model: "Model", *, texts: "Iterable[str]" = (), seed: int = 0) -> Capti
     if model.id is None:
         if model.init is None:
             raise ModelError("model.id and model.init are both null; give a hub id, a folder or a tiny family.")
-        network, processor = tiny.build(model.init, texts, seed=seed)
+        network, processor = tiny.build(model.init, texts, frame_size=frame_size, seed=seed)
         network = network.to(getattr(torch, model.dtype))
     else:
         network, processor = _from_pretrained(model)

@@ -79,11 +79,11 @@ def build(
     texts: Iterable[str],
     *,
     hidden_size: int = 128,
-    num_layers: int = 4,
+    num_layers: int = 3,
     num_heads: int = 4,
     vision_hidden_size: int = 64,
     vision_depth: int = 2,
-    patch_size: int = 14,
+    patch_size: int | None = None,
     vocab_size: int = 1024,
     frame_size: int = 56,
     initializer_range: float = 0.1,
@@ -92,7 +92,7 @@ def build(
     """A randomly initialised captioner of `family` and its processor, both deterministic in (texts, sizes, seed).
 
     `texts` train the tokenizer and should hold prompts and captions alike; `vocab_size` is an upper bound. A frame
-    of frame_size x frame_size pixels is not resized. `initializer_range` is about 1 / sqrt(hidden_size): the 0.02
+    of frame_size x frame_size pixels is not resized; it has four patches a side unless `patch_size` says otherwise. `initializer_range` is about 1 / sqrt(hidden_size): the 0.02
     of large models costs a tiny one hundreds of steps before it sees anything. Raises ModelError for an unknown
     family or sizes that do not divide.
     """
@@ -100,7 +100,8 @@ def build(
         raise ModelError(f"model.init names the family {family!r}; the tiny families are {', '.join(FAMILIES)}.")
     if hidden_size % num_heads or (hidden_size // num_heads) % 4:
         raise ModelError(f"hidden_size {hidden_size} over num_heads {num_heads} must give a multiple of 4.")
-    if frame_size % (2 * patch_size):
+    patch_size = patch_size or frame_size // 4
+    if patch_size == 0 or frame_size % (2 * patch_size):
         raise ModelError(f"frame_size {frame_size} must be a multiple of 2 * patch_size = {2 * patch_size}.")
     tokenizer = train_tokenizer(texts, vocab_size)
     image, video = PLACEHOLDERS[family]
@@ -108,7 +109,7 @@ def build(
     text_config = {
         "vocab_size": -(-len(tokenizer) // 64) * 64,
         "hidden_size": hidden_size,
-        "intermediate_size": 3 * hidden_size,
+        "intermediate_size": 2 * hidden_size,
         "num_hidden_layers": num_layers,
         "num_attention_heads": num_heads,
         "num_key_value_heads": num_heads,

@@ -28,7 +28,9 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
     quiet()
     with Progress(folder.path.name, stages=4 if recipe.data.source == "world" else 3) as progress:
         clips = collect(recipe, folder, progress)
-        captioner = models.load(recipe.model, texts=vocabulary(clips, recipe), seed=recipe.seed)
+        captioner = models.load(
+            recipe.model, texts=vocabulary(clips, recipe), frame_size=recipe.data.frame_size or 56, seed=recipe.seed
+        )
         records = Captions(clips.train, recipe)
         examples = Examples(
             captioner,
