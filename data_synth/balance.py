@@ -24,8 +24,8 @@ Contrast = Callable[[str, str], probes.Features]
 
 MAX_SLACK, BINS, FOLDS = 1.8, 10, 5
 ENOUGH, CHECKS = 0.55, 3
-"""Accuracy of probes fitted anew, the highest of so many ways to fold, at which `balance` is content; above it, it tries
-a smaller slack."""
+"""Accuracy of probes fitted anew, the highest of so many ways to fold, at which `balance` is content; above it, it
+tries a smaller slack."""
 FEWEST = 200
 """Below this many pairs nothing is dropped: probes fitted on fewer see noise."""
 

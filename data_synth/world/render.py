@@ -49,7 +49,7 @@ def _stage(script: Script, zoom: float, shift: float) -> np.ndarray:
     for mark in range(script.marks):
         centre = (mark - (script.marks - 1) / 2) * 0.42
         _paint(image, _distance("ball", x - centre, y - 0.86, 0.11), np.float32((235, 235, 220)))
-    _paint(image, _distance(script.sign, x - 0.70, y + 0.70, 0.28), np.float32((20, 20, 24)))
+    _paint(image, _distance(script.sign, x - 0.56, y + 0.56, 0.40), np.float32((245, 245, 245)))
     return image
 
 

@@ -5,8 +5,11 @@ A row is a dict: `id`, `video` (path), `caption` (what a captioner is trained on
 """
 
 import json
+import multiprocessing
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,8 @@ from rlkit.running.folder import RunFolder
 from rlkit.running.progress import Progress
 
 WORLD = Path("runs/world")  # rendered clips are shared by all recipes
-FRAMES = Path("runs/frames")  # decoded frames too
+FRAMES = Path("runs/frames")  # and so are decoded frames
+FEW = 64  # clips decoded faster than processes start
 
 
 class JsonLines(Sequence):
@@ -108,6 +112,27 @@ class Reader:
         return read_clip(self.root / video, num_frames=num_frames)
 
 
+def decode(reader: Reader, rows: Sequence[dict[str, Any]], progress: Progress) -> None:
+    """Put the frames of all clips into the reader's cache, in one process per core; each rank takes its share."""
+    mine = range(ranks.number(), len(rows), ranks.count())
+    if len(mine) <= FEW:
+        return  # when they are asked for
+    progress.stage(f"decoding {len(rows):,} clips", total=len(mine))
+    task = partial(_decode_row, reader)
+    workers = max((os.cpu_count() or 1) // ranks.count(), 1)
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        for done, _ in enumerate(pool.imap(task, (_place(rows[at]) for at in mine), chunksize=32), 1):
+            progress.step(done)
+
+
+def _place(row: dict[str, Any]) -> tuple[str, float | None, float | None]:
+    return row["video"], row.get("start"), row.get("end")
+
+
+def _decode_row(reader: Reader, place: tuple[str, float | None, float | None]) -> None:
+    reader.clip(*place)
+
+
 @dataclass(frozen=True)
 class Clips:
     """What a recipe trains on and is measured on. `train` rows carry `caption`; `held_out` rows the truth."""
@@ -128,6 +153,12 @@ class Clips:
         return (row for row in self.train if not row.get("true_caption"))
 
 
+def stages(recipe: Recipe) -> int:
+    """How many stages of the progress display `collect` goes through."""
+    counts = (recipe.data.num_clips, recipe.evaluate.num_clips)
+    return sum(1 + (count > FEW * ranks.count()) for count in counts) if recipe.data.source == "world" else 1
+
+
 def collect(recipe: Recipe, folder: RunFolder, progress: Progress) -> Clips:
     """The clips of a recipe's `data:` section. Raises DataError when none is usable."""
     data = recipe.data
@@ -135,7 +166,8 @@ def collect(recipe: Recipe, folder: RunFolder, progress: Progress) -> Clips:
         with ranks.main_first():
             train = world_clips(data, "train", data.num_clips, progress)
         held_out, held_out_reader = world_test(data, recipe.evaluate.num_clips, progress)
-        reader = Reader(data, world_folder(data))
+        reader = Reader(data, world_folder(data), cache=FRAMES)
+        decode(reader, train, progress)
         return Clips(Labelled(train, data.num_labelled), held_out, reader, held_out_reader)
     if data.source == "pairs":  # they name their clips themselves; none of them is known to be held out
         pairs = Path(data.pairs)
@@ -153,7 +185,9 @@ def world_test(data: Data, count: int, progress: Progress) -> tuple[JsonLines, R
     test = replace(data, num_events=[3, 3], noise=None)
     with ranks.main_first():
         rows = world_clips(test, "test", count, progress)
-    return rows, Reader(data, world_folder(test))
+    reader = Reader(data, world_folder(test), cache=FRAMES)
+    decode(reader, rows, progress)
+    return rows, reader
 
 
 def folder_clips(data: Data, folder: RunFolder, progress: Progress, *, count: int) -> tuple[JsonLines, Reader, int]:

@@ -92,9 +92,9 @@ def build(
     """A randomly initialised captioner of `family` and its processor, both deterministic in (texts, sizes, seed).
 
     `texts` train the tokenizer and should hold prompts and captions alike; `vocab_size` is an upper bound. A frame
-    of frame_size x frame_size pixels is not resized; it has four patches a side unless `patch_size` says otherwise. `initializer_range` is about 1 / sqrt(hidden_size): the 0.02
-    of large models costs a tiny one hundreds of steps before it sees anything. Raises ModelError for an unknown
-    family or sizes that do not divide.
+    of frame_size x frame_size pixels is not resized; it has four patches a side unless `patch_size` says otherwise.
+    `initializer_range` is about 1 / sqrt(hidden_size): the 0.02 of large models costs a tiny one hundreds of steps
+    before it sees anything. Raises ModelError for an unknown family or sizes that do not divide.
     """
     if family not in FAMILIES:
         raise ModelError(f"model.init names the family {family!r}; the tiny families are {', '.join(FAMILIES)}.")

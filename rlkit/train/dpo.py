@@ -36,8 +36,7 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
     quiet()
     own = any(one.name == "own_samples" and one.weight for one in recipe.negatives)
     stages = 4 + own + bool(recipe.loss.video_conditional)  # of one system: pairs, reference, training, evaluation
-    reading = 2 if recipe.data.source == "world" else 1
-    with Progress(folder.path.name, stages=reading + stages * (1 + len(recipe.variants))) as progress:
+    with Progress(folder.path.name, stages=clips.stages(recipe) + stages * (1 + len(recipe.variants))) as progress:
         found = clips.collect(recipe, folder, progress)
         tracker = open_tracker(recipe.train.report_to, folder, name=folder.path.name, config={}, progress=progress)
         evaluation = Evaluation(found, recipe, folder, tracker, progress)

@@ -13,44 +13,66 @@ from data_synth.records import make_record
 from data_synth.world.captions import PROMPTS
 from data_synth.world.noise import PADDING
 from rlkit import losses, models
-from rlkit.caption import one_row, trainer
-from rlkit.caption.clips import Clips, collect
+from rlkit.caption import clips, one_row, trainer
 from rlkit.caption.dataset import Examples
 from rlkit.evaluate.held_out import Evaluation
 from rlkit.recipe import Recipe
+from rlkit.recipe.dotted import changed
 from rlkit.running.folder import RunFolder
 from rlkit.running.progress import Progress, quiet
-from rlkit.running.tracking import open_tracker
+from rlkit.running.tracking import Tracker, open_tracker
 
 
 def run(recipe: Recipe, folder: RunFolder) -> None:
-    """Train, evaluate, save; see recipes/sft_caption.yaml."""
+    """Train, evaluate, save; then the recipe's variants from the same start. See recipes/sft_caption.yaml."""
     quiet()
-    with Progress(folder.path.name, stages=4 if recipe.data.source == "world" else 3) as progress:
-        clips = collect(recipe, folder, progress)
-        captioner = models.load(
-            recipe.model, texts=vocabulary(clips, recipe), frame_size=recipe.data.frame_size or 56, seed=recipe.seed
-        )
-        records = Captions(clips.train, recipe)
-        examples = Examples(
-            captioner,
-            records,
-            clips.reader,
-            cache_gib=recipe.data.cache_gib,
-            shuffle_frames=recipe.data.shuffle_frames,
-            seed=recipe.seed,
-        )
+    stages = clips.stages(recipe) + 2 * (1 + len(recipe.variants))
+    with Progress(folder.path.name, stages=stages) as progress:
+        found = clips.collect(recipe, folder, progress)
         tracker = open_tracker(recipe.train.report_to, folder, name=folder.path.name, config={}, progress=progress)
-        seconds = trainer.train(
-            captioner, nll, recipe, examples, folder, tracker, progress, stage=f"training on {len(records):,} captions"
-        )
-        trainer.save(captioner, folder.final, is_main_process=folder.main)
-        evaluation = Evaluation(clips, recipe, folder, tracker, progress)
+        evaluation = Evaluation(found, recipe, folder, tracker, progress)
         for name, run_folder in recipe.evaluate.compare_with.items():
             evaluation.add_run(name, Path(run_folder))
-        evaluation.add(folder.path.name.removesuffix("_caption"), captioner, folder, seconds=seconds)
-        evaluation.finish({"train_seconds": round(seconds, 1), "clips": len(clips.train)})
+        own = folder.path.name.removesuffix("_caption")
+        costs = {own: one_system(recipe, folder, found, evaluation, tracker, progress, name=own)}
+        for name, changes in recipe.variants.items():
+            part = folder.part(f"variants/{name}")
+            costs[name] = one_system(
+                changed(recipe, changes), part, found, evaluation, tracker.part(name, part), progress, name=name
+            )
+        evaluation.finish({"train_seconds": costs, "clips": len(found.train), "quarantined": found.quarantined})
         tracker.finish()
+
+
+def one_system(
+    recipe: Recipe,
+    folder: RunFolder,
+    found: clips.Clips,
+    evaluation: Evaluation,
+    tracker: Tracker,
+    progress: Progress,
+    *,
+    name: str,
+) -> float:
+    """Train and evaluate one system in its own folder; returns the seconds of training. A finished one is read back."""
+    if evaluation.read(name, folder):
+        return evaluation.seconds(folder)
+    captioner = models.load(
+        recipe.model, texts=vocabulary(found, recipe), frame_size=recipe.data.frame_size or 56, seed=recipe.seed
+    )
+    examples = Examples(
+        captioner,
+        Captions(found.train, recipe),
+        found.reader,
+        cache_gib=recipe.data.cache_gib,
+        shuffle_frames=recipe.data.shuffle_frames,
+        seed=recipe.seed,
+    )
+    stage = f"{name}: training on {len(examples):,} captions"
+    seconds = trainer.train(captioner, nll, recipe, examples, folder, tracker, progress, stage=stage)
+    trainer.save(captioner, folder.final, is_main_process=folder.main)
+    evaluation.add(name, captioner, folder, seconds=seconds)
+    return seconds
 
 
 def nll(trainer, model, batch, counts):
@@ -65,29 +87,29 @@ def nll(trainer, model, batch, counts):
 class Captions(Sequence):
     """Clip rows as records with one answer: the caption, or with `data.probe_share` an answer to a question."""
 
-    def __init__(self, clips: Sequence[Mapping[str, Any]], recipe: Recipe) -> None:
-        self.clips, self.recipe = clips, recipe
-        self.questions = round(len(clips) * recipe.data.probe_share / (1 - recipe.data.probe_share))
+    def __init__(self, rows: Sequence[Mapping[str, Any]], recipe: Recipe) -> None:
+        self.rows, self.recipe = rows, recipe
+        self.questions = round(len(rows) * recipe.data.probe_share / (1 - recipe.data.probe_share))
 
     def __len__(self) -> int:
-        return len(self.clips) + self.questions
+        return len(self.rows) + self.questions
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        row = self.clips[index % len(self.clips)]
-        if index < len(self.clips):
+        row = self.rows[index % len(self.rows)]
+        if index < len(self.rows):
             question, answer = PROMPTS[self.recipe.data.language], row["caption"]
         else:
             _, question, answer = random.Random(f"{self.recipe.seed} {index}").choice(row["probes"])
         return make_record(question, answer, [], videos=[row["video"]], start=row.get("start"), end=row.get("end"))
 
 
-def vocabulary(clips: Clips, recipe: Recipe) -> list[str]:
+def vocabulary(found: clips.Clips, recipe: Recipe) -> list[str]:
     """Texts a fresh tokenizer is trained on; nothing is read for a model that has one."""
     if recipe.model.id is not None:
         return []
     texts = [text for language in PADDING.values() for pool in language for text in pool] + list(PROMPTS.values())
-    for index in range(min(len(clips.train), 2000)):
-        row = clips.train[index]
+    for index in range(min(len(found.train), 2000)):
+        row = found.train[index]
         texts += [row["caption"], row.get("true_caption") or row["caption"]]
         texts += [text for probe in row.get("probes", ()) for text in probe[1:]]
     return texts

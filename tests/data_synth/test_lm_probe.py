@@ -1,5 +1,6 @@
 """The language-model probe: its log-probabilities, what it tells the audit, and one clear error without a model."""
 
+import itertools
 import random
 import subprocess
 import sys
@@ -56,7 +57,7 @@ def test_what_a_model_finds_unlikely_is_a_leak():
 
     def score(texts):  # a model that knows that words come in the order of the alphabet
         rows = [t.split() for t in texts]
-        return [(-float(sum(a > b for a, b in zip(r, r[1:], strict=False))), len(r)) for r in rows]
+        return [(-float(sum(a > b for a, b in itertools.pairwise(r))), len(r)) for r in rows]
 
     report = audit.audit(pairs, score=score, sample=100)
     entry = report["operators"]["shuffled"]

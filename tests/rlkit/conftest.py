@@ -97,6 +97,7 @@ model: {init: qwen2_5_vl, vision: full}
 data: {num_clips: 16, noise: {}, probe_share: 0.3, num_frames: 6, frame_size: 56}
 train: {learning_rate: 1.0e-3, per_device_train_batch_size: 8, max_steps: 4, logging_steps: 2, save_steps: 2}
 evaluate: {num_clips: 4, max_new_tokens: 8, probe_clips: 2, controls: [blind]}
+variants: {base_shuffled: {data.shuffle_frames: true}}
 """
 
 DPO = """\
@@ -111,7 +112,9 @@ loss: {types: {softmax: 1.0, sft: 0.5}, beta: 0.2, anchor: 0.1, video_conditiona
 train: {learning_rate: 1.0e-3, per_device_train_batch_size: 4, max_steps: 6, logging_steps: 1, save_steps: 2}
 guards: {every: 3, num_clips: 4}
 evaluate: {num_clips: 4, max_new_tokens: 8, probe_clips: 2, controls: [blind], compare_with: {base: runs/base_caption}}
-variants: {dpo_k1: {num_negatives: 1}, dpo_shuffled: {data.shuffle_frames: true}}
+variants:
+  dpo_k1: {num_negatives: 1}
+  dpo_shuffled: {data.shuffle_frames: true, model.id: runs/base_caption/variants/base_shuffled/final}
 """
 
 

@@ -106,3 +106,15 @@ def test_a_run_killed_after_its_last_step_ends_with_the_same_bytes(chain, tmp_pa
     run("base_caption.yaml")
     for name in ("final/model.safetensors", "evaluation.jsonl"):
         assert (folder / name).read_bytes() == (chain / "runs/base_caption" / name).read_bytes(), name
+
+
+def test_a_variant_of_sft_has_weights_of_its_own_and_dpo_starts_from_them(chain):
+    own = AutoModelForImageTextToText.from_pretrained(chain / "runs/base_caption/final").state_dict()
+    shuffled_folder = chain / "runs/base_caption/variants/base_shuffled/final"
+    shuffled = AutoModelForImageTextToText.from_pretrained(shuffled_folder).state_dict()
+    started = AutoModelForImageTextToText.from_pretrained(chain / "runs/dpo_caption/variants/dpo_shuffled/final")
+    visual = [name for name in own if "visual" in name]
+    assert any(not torch.equal(own[name], shuffled[name]) for name in visual)
+    assert all(torch.equal(started.state_dict()[name], shuffled[name]) for name in visual)  # DPO froze them
+    results = json.loads((chain / "runs/base_caption/results.json").read_text())
+    assert set(results["systems"]) == {"base", "base_shuffled"}
