@@ -70,9 +70,8 @@ def draw_script(seed: int, index: int, *, split: str = "train", num_events: tupl
             break
     spans, start = [], 0.0
     for _ in events:
-        end = start + rng.choice(
-            (1.0, 1.0, 1.5)
-        )  # half seconds: at 4 fps two frames of one event make a temporal patch
+        # half seconds: at 4 frames a second, the two frames of a temporal patch show one event
+        end = start + rng.choice((1.0, 1.0, 1.5))
         spans.append((start, end))
         start = end
     return Script(
