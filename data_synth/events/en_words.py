@@ -34,7 +34,9 @@ bloom blossom climax crumble crumple curve dash descend ascend dissolve deliver 
 garnish grease hoist howl ignite lather layer lunge mend nibble nudge orbit overtake park perch pivot plug
 pounce prance preheat puff quiver ripple saute saw scamper scan sear shimmer shove shrug sift simmer sip slurp
 soar spill spit sprout stomp strap strip stroke stumble submerge swap swirl thread tickle tow track trot unroll
-unzip uncover wag wade wiggle wink yawn zip
+unzip uncover wag wade wiggle wink yawn zip warm race whistle honk beep glance hurry rehearse sign parade dart
+growl meow roar chirp dab smear trace erase scribble frost drizzle blanch mince crack flatten bandage hatch clink
+toast juggle crouch limp nap snore sob giggle grin frown blush shiver sweat tremble dine sew
 """.split()
 
 IRREGULAR = """
@@ -64,7 +66,8 @@ swim swims swam swum swimming|swing swings swung swung swinging|take takes took 
 teach teaches taught taught teaching|tear tears tore torn tearing|tell tells told told telling
 throw throws threw thrown throwing|wake wakes woke woken waking|wear wears wore worn wearing
 weave weaves wove woven weaving|wind winds wound wound winding|write writes wrote written writing
-hurl hurls hurled hurled hurling
+hurl hurls hurled hurled hurling|ring rings rang rung ringing|flee flees fled fled fleeing
+creep creeps crept crept creeping|bow bows bowed bowed bowing
 """
 
 AUXILIARIES = {
@@ -227,8 +230,8 @@ ADVERBS = {
 }
 
 SEQUENCE_MARKERS = (
-    "first of all|first|firstly|to begin with|to start with|to start|and then|then|after that|after this|after which|"
-    "afterwards|afterward|"
+    "after(?=\\s*,)|first of all|first|firstly|to begin with|to start with|to start|and then|then|after that|"
+    "after this|after which|afterwards|afterward|"
     "next up|next|later on|later|subsequently|thereafter|following that|following this|soon after|soon afterwards|"
     "shortly after|"
     "shortly afterwards|a moment later|moments later|seconds later|a few seconds later|a few moments later|eventually|"

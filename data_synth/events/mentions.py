@@ -2,6 +2,7 @@
 pronoun."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -13,12 +14,50 @@ _MALE = set("man boy guy male gentleman father dad son king actor he husband wai
 _FEMALE = set("woman girl lady female mother mom daughter queen actress she wife bride waitress".split())
 _STOPPERS = set("and or but then before after while as when until who that which where so because not is are".split())
 _INDEFINITE = {"a", "an", "some", "two", "three", "four", "five", "six", "several"}
-_DANGLING = set("another others too also still instead continue continues resume resumes".split())
-_THE_OTHER = re.compile(r"\bthe other\b", re.IGNORECASE)
+_DANGLING = set(
+    "another others too also still instead either similarly likewise continue continues resume resumes repeat repeats "
+    "process".split()
+)
+_POINTS_BACK = re.compile(
+    r"\bthe other\b|\b(?:do|does|doing|did) (?:this|so|that|the same)\b|\b(?:this|that)(?:[.,;]|$)|"
+    r"\b(?:make|makes|making|made) it\b|\bonce more\b",
+    re.IGNORECASE,
+)
+_POINTING = {"other", "this", "so", "that", "same", "it", "more"}
+_OPENS_ON_ANOTHER = re.compile(
+    r"(?:once|when|after|as|before|while|until|first|second|third|last|finally|because|since|now that|upon|having)\b",
+    re.IGNORECASE,
+)
+"""A second clause that opens like this speaks of what came before it."""
+_ORDER = re.compile(
+    r"((?:[^\s,;]+ ){1,12}?)(then|finally|eventually|subsequently|afterwards|next|later) (?=(\w+))", re.IGNORECASE
+)
+"""A word of order behind the subject or the auxiliary."""
 _ANOTHER_ONE = re.compile(r"\b(first|second|third|fourth|last|next|other|same|former|latter)\b", re.IGNORECASE)
-_NEEDS_CONTEXT = set("again more same rest both remaining such".split())
+_NEEDS_CONTEXT = set("again more same rest both remaining such those these".split())
+_NO_PERSON = set(
+    """water paper container counter computer color colour mirror door floor motor tower river flower finger number
+    cover letter powder butter ladder paint poster banner scooter trailer roller blender mixer toaster dryer clipper
+    razor trimmer hammer burner heater printer tractor helicopter elevator indoor outdoor interior exterior exercise
+    chair water corner summer winter weather order matter center""".split()
+)
 _OBJECT_PRONOUNS = {"it", "them", "him", "her"}
 _OBJECTS = re.compile(r"\b(it|them|him|her)\b", re.IGNORECASE)
+_PERSONS = (
+    _MALE
+    | _FEMALE
+    | set(
+        """person child kid baby toddler infant player goalie goalkeeper keeper dancer diver rider driver skater surfer
+        teacher instructor trainer singer performer drummer guitarist barber stylist hairdresser dealer referee coach
+        athlete gymnast artist chef cook lifter jumper thrower bowler swimmer runner boxer wrestler worker reporter
+        announcer host speaker skier climber cameraman teen teenager adult cheerleader opponent partner crowd team group
+        couple family audience people men women boys girls individual contestant competitor batter pitcher bystander
+        spectator narrator mechanic pilot guard clown monk priest nurse student groom judge captain champion model guest
+        acrobat lifeguard thief cop fellow grandma grandpa uncle aunt cousin friend hero robot patient victim coach
+        figure character""".split()
+    )
+)
+_ANIMALS = set("dog cat horse bird puppy kitten monkey bear animal cow bull pig rabbit elephant dolphin".split())
 _PLURAL_HEADS = set("people men women children kids couple team crowd group family band audience pair".split())
 
 
@@ -67,7 +106,8 @@ def number(noun_phrase: str) -> str:
     if first in {"a", "an", "one", "another", "this", "each"}:
         return "sg"
     plural = last.endswith("s") and not last.endswith(("ss", "us", "is"))
-    return "pl" if plural or (first in {"two", "three", "four", "several", "many", "some", "both"} and plural) else "sg"
+    counted = first in {"two", "three", "four", "five", "six", "several", "many", "both", "few"}
+    return "pl" if plural or counted else "sg"
 
 
 def agrees(pronoun: str, noun_phrase: str) -> bool:
@@ -81,12 +121,21 @@ def agrees(pronoun: str, noun_phrase: str) -> bool:
     if number(noun_phrase) == "pl":
         return False
     if low == "he":
-        return last not in _FEMALE and first not in {"she", "it"}
+        return last not in _FEMALE and first not in {"she", "it"} and _may_be_a_person(noun_phrase, last)
     if low == "she":
-        return last not in _MALE and first not in {"he", "it"}
+        return last not in _MALE and first not in {"he", "it"} and _may_be_a_person(noun_phrase, last)
     if low == "it":
-        return last not in _MALE | _FEMALE | {"person", "child", "baby", "player"} and first not in {"he", "she"}
+        return last not in _PERSONS and first not in {"he", "she"}
     return False
+
+
+def _may_be_a_person(noun_phrase: str, last: str) -> bool:
+    """A person or an animal by its noun, or a name; "an empty gymnasium" is neither."""
+    if last in _PERSONS or last in _ANIMALS or last in words.SUBJECT_PRONOUNS or last in {"one", "other", "another"}:
+        return True
+    person = last.endswith(("man", "woman", "er", "or", "ist", "ian", "eer", "boy", "girl", "mate", "star", "ee"))
+    named = noun_phrase[:1].isupper() and noun_phrase.split()[0].lower() not in words.DETERMINERS
+    return (person and last not in _NO_PERSON) or named
 
 
 def same_referent(a: str, b: str) -> bool:
@@ -111,7 +160,35 @@ def swap(first: str, second: str, context: str = "", before: str = "") -> tuple[
     `context`: the whole caption, for the case of names; `before`: what stands before `first`, where a pronoun of the
     second clause may have its antecedent.
     """
+    (first, order_a), (second, order_b) = _without_order(first), _without_order(second)
+    swapped = _swap(first, second, context, before)
+    return swapped and (_with_order(swapped[0], order_a), _with_order(swapped[1], order_b))
+
+
+def _without_order(clause: str) -> tuple[str, str]:
+    """A clause without the word of order inside it, and that word: ("he jumps", "then") from "he then jumps"."""
+    found = _ORDER.match(clause)
+    verb = clause_parts(clause, 0, len(clause))[2]
+    if not found or found[3].lower() not in words.verb_forms() or verb is None:
+        return clause, ""
+    if verb < found.start(2) and clause[verb : found.start(2)].strip().lower() not in words.AUXILIARIES:
+        return clause, ""  # "towels off then rubs": a sequence inside the event
+    return found[1] + clause[found.end() :], found[2]
+
+
+def _with_order(clause: str, order: str) -> str:
+    """The word of order again, behind the subject; in front where there is none."""
+    if not order:
+        return clause
+    place = len(subject_of(clause))
+    return f"{clause[:place]} {order}{clause[place:]}" if place else f"{order} {lower_first(clause)}"
+
+
+def _swap(first: str, second: str, context: str, before: str) -> tuple[str, str] | None:
+    """`swap` of clauses without words of order inside."""
     first_subject, second_subject = subject_of(first), subject_of(second)
+    if any(_lost_subject(clause) for clause in (first, second)) or _OPENS_ON_ANOTHER.match(second):
+        return None
     if first_subject and same_referent(first_subject, second_subject):
         return _swap_predicates(first, second, first_subject, second_subject, context, before)
     if not first_subject or not second_subject:
@@ -125,6 +202,13 @@ def swap(first: str, second: str, context: str = "", before: str = "") -> tuple[
     return recase(moved[1], first, context), recase(moved[0], second, context)
 
 
+def _lost_subject(clause: str) -> bool:
+    """ "Leaves fall", "Back in the water passing": a sentence whose subject or verb the rules did not find."""
+    if not clause[:1].isupper() or subject_of(clause):
+        return _predicate(clause) is None or (bool(subject_of(clause)) and _tag(_predicate(clause)) == "ing")
+    return _predicate(clause) is None or _tag(clause) in ("third", "ing", "past")
+
+
 def _swap_predicates(
     first: str, second: str, first_subject: str, second_subject: str, context: str, before: str
 ) -> tuple[str, str] | None:
@@ -134,6 +218,8 @@ def _swap_predicates(
         return None
     (order_a, a), (order_b, b) = _inner_order(a), _inner_order(b)
     if second_subject:
+        if "ing" in (_tag(a), _tag(b)):
+            return None  # no finite verb was found: what counts as the subject may be half of the predicate
         a, b = agree(a, _number_said(b, second_subject)), agree(b, _number_said(a, first_subject))
     elif _tag(a) != _tag(b):
         return None
@@ -155,7 +241,7 @@ def _number_said(predicate: str, noun_phrase: str) -> str:
 
 def _inner_order(predicate: str) -> tuple[str, str]:
     """("then ", "jumps") from "then jumps"; ("", predicate) where no word of order opens it."""
-    found = re.match(r"(then|next|finally|eventually|first|later|afterwards|now|also)\s+", predicate, re.IGNORECASE)
+    found = re.match(r"(first|now)\s+", predicate, re.IGNORECASE)
     return (found.group(), predicate[found.end() :]) if found else ("", predicate)
 
 
@@ -242,10 +328,16 @@ def _ends_phrase(toks: Tokens, i: int, j: int) -> bool:
     return j > i + 1 and (tag in {"third", "ing"} or word in words.AUXILIARIES)
 
 
+def _candidates(phrases: Sequence[NounPhrase], pronoun: str) -> list[NounPhrase]:
+    """What an object pronoun may stand for: no person for "it"; the subject only where there is nothing else."""
+    fitting = [p for p in phrases if pronoun != "it" or p.head not in _PERSONS]
+    return [p for p in fitting if p.start > 0] or fitting
+
+
 def _trade_objects(a: str, b: str, subject: str, before: str) -> tuple[str, str] | None:
     """Exchange the mentions of what both share; None when `b` holds a pronoun whose antecedent is not found in `a`."""
     said = _words_of(b)
-    if not said.isdisjoint(_DANGLING) or ("other" in said and _THE_OTHER.search(b)):
+    if not said.isdisjoint(_DANGLING) or (not said.isdisjoint(_POINTING) and _POINTS_BACK.search(b)):
         return None
     if not before and not said.isdisjoint(_NEEDS_CONTEXT):
         return None
@@ -271,7 +363,10 @@ def _trade_objects(a: str, b: str, subject: str, before: str) -> tuple[str, str]
         want = {"it": "sg", "them": "pl"}.get(word)
         if any(0 < p.start and p.end <= m.start() and number(p.text) == want for p in noun_phrases(b)):
             continue  # "picks up the knife and drops it": the antecedent moves along
-        earlier = next((p for p in phrases if p.start not in used and number(p.text) == want), None)
+        fitting = _candidates([p for p in phrases if p.start not in used and number(p.text) == want], word)
+        if len(fitting) > 1:
+            return None  # "puts the ball on the table … kicks it": which one is a matter of sense, not of rules
+        earlier = fitting[0] if fitting else None
         if earlier is None:
             if _known({"him": "he", "her": "she", "them": "they"}.get(word, word), before):
                 continue

@@ -11,19 +11,34 @@ _PEOPLE = (
     "服务员|骑手|骑车人|行人|路人|观众|裁判|教练|妈妈|爸爸|母亲|父亲|奶奶|爷爷|姐姐|哥哥|弟弟|妹妹|婴儿|宝宝|新娘|新郎|士兵|农民|渔夫|店员|乘客|人们|人群|人|大家|主持人|"
     "魔术师|消防员|快递员|理发师|裁缝|木匠|园丁|摄影师|演员|模特|滑雪者|冲浪者|登山者|潜水员|飞行员|队员|守门员|前锋|滑板少年|少年|少女|小伙子|小伙|姑娘|青年|机器人|朋友们|同学们|孩子们|"
     "狗|小狗|猫|小猫|鸟|小鸟|马|鸭子|鱼|兔子|猴子|熊|熊猫|大象|狮子|老虎|松鼠|蝴蝶|蜜蜂|海豚|企鹅|羊|牛|鸡|猪|车|汽车|火车|公交车|卡车|自行车|摩托车|飞机|船|小船|球|足球|气球|风筝|"
-    "红色方块|圆|方块|三角形|星形|星星|五角星|圆形|正方形|镜头|画面|摄像机|太阳|月亮|雨|雪|门|灯"
+    "烟花|路灯|灯光|花瓣|树叶|幕布|红色方块|圆|方块|三角形|星形|星星|五角星|圆形|正方形|镜头|画面|摄像机|太阳|月亮|雨|雪|门|灯"
 )
 _SUBJECT = re.compile(
-    rf"(?:他们|她们|它们|他|她|它|我们|大家|人们|两人|二人|两个人|孩子们|"
+    rf"(?!变成?|成为|是|有|看[到见]|出现|拿出|拿起|把|将|被|向|从|在|对|给|和|与|及|以)(?:他们|她们|它们|他|她|它|我们|大家|人们|两人|二人|两个人|孩子们|"
     rf"(?:[一两二三四五六七八九十几]|那|这|某|另一|这一|那一|一群|一些|许多)?(?:个|名|位|只|条|匹|头|辆|架|艘|群|对|些|颗|朵|座|台|枚|队)?"
     rf"(?:(?:穿|戴|骑|留|拿|抱|背|身穿|头戴)?[\u3400-\u9fff]{{0,9}}?的)?(?:年轻|小|大|老|红色?|蓝色?|绿色?|黄色?|白色?|黑色?|紫色?|橙色?|橘色?|灰色?|棕色?|金色?|银色?|粉色?|胖|瘦|高个子?)?(?:{_PEOPLE})们?)"
-    r"(?![的里上下旁边前后头])"
+    r"(?![的里上下旁边前后头物工造类形体光])"
 )
 _PRONOUN = re.compile(r"他们|她们|它们|他|她|它")
 _POINTS_BACK = re.compile(r"把(?:它们?|其)|将(?:它们?|其)|它们?|其(?!他|它|余|中|实)")
 _INNER = re.compile(
     r"(?:首先|先(?!生|前|后)|再(?!次|度|加|多|一次)|然后|随后|接着|紧接着|随即|最后|最终|又|便|就|才|立刻|马上|开始)+"
 )
+_NOBODY = re.compile(
+    r"(?:下|停)?(?:雨|雪)|(?:下|停)[雨雪]|打雷|刮风|起风|天[黑亮]|日[落出]|比赛|音乐|门铃|铃声|电影|表演"
+)
+"""Openings of clauses whose subject is no one that the next clause could speak of: 下雨之前，农民…"""
+_PICTURE = re.compile(r"(?:照片|特写|近景|全景|远景|中景|视角|标识牌|雕像|模型)$|特写镜头$|等[\u3400-\u9fff]{1,2}$")
+_THING = re.compile(
+    r"[一二两三四五六几数][个名位只条匹头辆架艘群对些颗朵座台枚张本杯瓶根件份片盆盘碗袋束支把棵块段间幅款堆串]|"
+    r"[^，]{0,10}[了满]?[^，]{0,4}的[^，]{1,10}$(?<![了过着来去])|"
+    r"(?!.{0,2}[然地])[\u3400-\u9fff]{2,4}[亮响灭停断碎熄暗黑红绿]了(?:起来|下来|下去)?$"
+)
+_LEFT_OUT = re.compile(
+    r"(?:再|又|就|便|都|全|一口)?(?:[扔倒放递塞装抛丢喷交还送摆插挂贴撒浇端搬运](?:进|到|在|给|向|回)|"
+    r"(?:吃|喝|扔|丢|咬|踢|关|打|擦|洗|切|撕|拿)(?:掉|开|完|下|走|光|上|干净)?了?(?:起来|下去)?$)"
+)
+"""A predicate whose object was named in the clause before (点燃火柴，然后扔进炉子)."""
 _AGAIN = re.compile(r"再次|再度|又一次|继续|仍然|依然|还在|重新|另一|其余|其他|剩下|也")
 
 
@@ -44,12 +59,20 @@ def _tagged_subject(clause: str) -> str:
     length, last = 0, ""
     for word, flag in jieba.posseg.cut(clause):
         noun = last[:1] in ("n", "s", "f") or last == "vn"
+        if word in "和与及跟" or word == "以及":
+            length, last = length + len(word), "u"  # 西兰花和胡萝卜: one subject
+            continue
         if (flag[0] in "vdpc" and flag != "vn") or word in "把被将" or (flag[0] == "a" and noun):
             return clause[:length] if noun else ""
         if flag[0] not in "nmqabrsufzjitv":
             return ""
         length, last = length + len(word), flag
     return ""
+
+
+def is_fragment(clause: str) -> bool:
+    """A thing and no event (一张照片, 停满车的街道), or a subject that the rules cannot take off (路灯亮了起来)."""
+    return bool(_PICTURE.search(clause)) or (not subject(clause) and bool(_THING.match(clause)))
 
 
 def _parts(clause: str) -> tuple[str, str, str]:
@@ -98,7 +121,11 @@ def swap(first: str, second: str) -> tuple[str, str] | None:
     """
     who_a, order_a, a = _parts(first)
     who_b, order_b, b = _parts(second)
-    if not a or not b or _AGAIN.search(second):
+    if not a or not b or _AGAIN.search(second) or is_fragment(first) or is_fragment(second):
+        return None
+    if _LEFT_OUT.match(b) and not _POINTS_BACK.search(b) and "把" not in b:
+        return None
+    if not who_a and who_b and _NOBODY.match(a):
         return None
     if not who_a and who_b:  # 洗完手之后，他切菜: the subject stands in the second clause
         return f"{order_a}{_bare(b)}", f"{who_b}{order_b}{_bare(a)}"

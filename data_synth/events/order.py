@@ -33,6 +33,16 @@ def _stem(word: str) -> str:
     return re.sub(r"(?:ing|ed|es|s|e)$", "", word) if len(word) > 3 else word
 
 
+def event_words(caption: Caption, index: int) -> frozenset[str]:
+    """What identifies event `index` after a swap: the words of its predicate, since a shared subject stays behind."""
+    event = caption.events[index]
+    if caption.language == "en" and event.predicate is not None:
+        said = content_words(caption.text[event.predicate : event.end], "en")
+        if said:
+            return said
+    return content_words(event.text, caption.language)
+
+
 def overlap(a: frozenset[str], b: frozenset[str]) -> float:
     """Jaccard overlap of two sets of content words."""
     return len(a & b) / len(a | b) if a or b else 0.0
@@ -40,11 +50,7 @@ def overlap(a: frozenset[str], b: frozenset[str]) -> float:
 
 def locate(caption: Caption, words: frozenset[str], taken: int | None = None) -> int | None:
     """The event of `caption` that shares most with `words`; None when nothing does."""
-    scores = [
-        (overlap(words, content_words(e.text, caption.language)), -i)
-        for i, e in enumerate(caption.events)
-        if i != taken
-    ]
+    scores = [(overlap(words, event_words(caption, i)), -i) for i in range(len(caption.events)) if i != taken]
     best = max(scores, default=(0.0, 0))
     return -best[1] if best[0] > 0 else None
 
@@ -71,7 +77,7 @@ def order_of(caption: Caption, first: int, second: int) -> str:
 def order_flipped(chosen: Caption, pair: tuple[int, int], rejected: Caption) -> bool:
     """True when `rejected` states the two events of `chosen` in the opposite order: the proof that a swap is wrong."""
     said = order_of(chosen, *pair)
-    keys = [content_words(chosen.events[i].text, chosen.language) for i in pair]
+    keys = [event_words(chosen, i) for i in pair]
     shared = keys[0] & keys[1]
     a = locate(rejected, keys[0] - shared or keys[0])
     if a is None:

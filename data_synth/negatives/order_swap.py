@@ -10,6 +10,7 @@ connective, for one).
 """
 
 import random
+import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
@@ -32,6 +33,11 @@ from data_synth.events.order import content_words, order_flipped, order_of, over
 
 REPEAT = 0.6
 """Two events that share more than this part of their content words count as the same event repeated."""
+_SUMMARY = re.compile(
+    r"\b(?:demonstrat\w+|instruct\w+|explain\w*|show\w*|teach\w*|talk\w*|learn\w*) (?:\w+ ){0,5}?how to\b",
+    re.IGNORECASE,
+)
+"""A sentence that says what the whole clip is about goes on while the next one happens."""
 RISK = -0.47
 """Highest `overlap_risk` at which two neighbouring sentences without a connective still count as a sequence."""
 
@@ -133,6 +139,8 @@ def corrupt_sentences(
     if (language == "zh" and b_kind != "sequence") or risk > RISK:
         return None
     texts = a[slice(*a_span)], b[slice(*b_span)]
+    if language == "en" and (any(en.is_background(text) for text in texts) or _SUMMARY.search(texts[0])):
+        return None
     if parser == "spacy" and language == "en" and not _confirmed((a, a_span), (b, b_span)):
         return None
     keys = [content_words(text, language) for text in texts]
@@ -174,6 +182,19 @@ def _body(sentence: str, language: str) -> tuple[str, tuple[int, int]]:
     grammar = zh if language == "zh" else en
     kind = grammar.leading_marker(sentence, 0, len(sentence))[1]
     return kind, grammar.trim(sentence, 0, len(sentence))
+
+
+def proves(chosen: str, rejected: str, edit: dict) -> bool:
+    """The round trip on a finished pair, from the two texts and the edit alone: do they tell opposite orders?
+
+    Whole captions are parsed again and their orders compared; for sentences, whose order is that of the telling, each
+    slot of the rejected text must hold what the other slot of the chosen text held.
+    """
+    language = detect_language(chosen)
+    if "events" in edit:
+        return order_flipped(parse(chosen, language), tuple(edit["events"]), parse(rejected, language))
+    told = [content_words(chosen[s:e], language) for s, e in edit["spans"]]
+    return _turned(told, [content_words(rejected[s:e], language) for s, e in edit["rejected_spans"]])
 
 
 def _turned(before: list[frozenset], after: list[frozenset]) -> bool:

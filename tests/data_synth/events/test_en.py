@@ -1,11 +1,17 @@
 """English: clauses, verbs, subjects, and the relations of connectives."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from data_synth.events import AFTER, BEFORE, SIMULTANEOUS, UNKNOWN, detect_language, parse, with_events
-from data_synth.events.en import split_sentences
+from data_synth.events.en import is_background, split_sentences
 from data_synth.events.mentions import agree, same_referent, swap
 from data_synth.events.narrative import overlap_risk
+from data_synth.negatives import order_swap
+
+GOLD = [json.loads(x) for x in (Path(__file__).parents[1] / "gold_en.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.mark.parametrize(
@@ -133,3 +139,67 @@ def test_a_connective_lowers_the_risk_of_overlap():
     story = ["A man walks in.", "He sits down.", "{}he eats an apple.", "The end."]
     with_then = [s.format("Then ") for s in story]
     assert overlap_risk(with_then, 1) < overlap_risk([s.format("") for s in story], 1)
+
+
+def negatives(row):
+    return {n.text for n in (order_swap.corrupt(row["caption"], seed=s) for s in range(3)) if n}
+
+
+def test_gold_set_is_large_enough():
+    assert len(GOLD) >= 100 and all({"caption", "kind", "swapped"} <= set(row) for row in GOLD)
+
+
+def test_simultaneous_unordered_stative_repeated_and_dangling_ones_are_refused():
+    rows = [row for row in GOLD if row["kind"] != "ordered"]
+    assert sum(not negatives(row) for row in rows) >= 0.9 * len(rows)
+
+
+def test_at_least_nine_in_ten_of_the_ordered_are_swapped_as_a_person_would():
+    rows = [row for row in GOLD if row["kind"] == "ordered"]
+    assert sum(bool(t := negatives(row)) and t <= set(row["swapped"]) for row in rows) >= 0.9 * len(rows)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ("A man waves", "The credits then roll", ("The credits roll", "A man then waves")),
+        ("The stylist looks up then waves", "He smiles", ("The stylist smiles", "He looks up then waves")),
+        (
+            "The ball rolls away",
+            "The dog is then seen barking",
+            ("The dog is seen barking", "The ball then rolls away"),
+        ),
+    ],
+)
+def test_words_of_order_inside_a_clause_keep_their_slot(first, second, expected):
+    assert swap(first, second) == expected
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("An empty gymnasium is shown", "She twirls around the floor"),
+        ("He trims the bushes", "Leaves fall to the ground"),
+        ("The woman grabs the dog", "Once complete, she empties the bag"),
+        ("A man puts a ball on a table", "He kicks it"),
+        ("We see the goalie", "A shot makes it past"),
+        ("A woman rides", "Years after those photos she moves"),
+    ],
+)
+def test_what_a_rule_cannot_resolve_is_refused(first, second):
+    assert swap(first, second) is None
+
+
+@pytest.mark.parametrize(
+    ("sentence", "background"),
+    [
+        ("There is a woman sitting in the room.", True),
+        ("They are surrounded by clapping onlookers.", True),
+        ("During the game a man waves.", True),
+        ("A girl wears a green dress.", True),
+        ("A woman is seen opening a box.", False),
+        ("The man jumps into the water.", False),
+    ],
+)
+def test_backgrounds(sentence, background):
+    assert is_background(sentence) is background
