@@ -89,7 +89,7 @@ def test_kill_9_changes_nothing(chain, tmp_path):
     assert launch(cut).wait(600) == 0, (cut / "log.txt").read_text()
     same = [path for _, path in timed if path.name in ("model.safetensors", "evaluation.jsonl")]
     same = [path for path in same if "checkpoints" not in path.parts]
-    assert len(same) == 2 * 4  # base, dpo and two variants
+    assert len(same) == 2 * 5  # base and its variant, dpo and its two
     for path in same:
         assert (cut / path).read_bytes() == (whole / path).read_bytes(), path
     for path in (whole / "runs").rglob("metrics.jsonl"):
