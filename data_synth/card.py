@@ -2,12 +2,12 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_synth.records import REJECTED_NAME, Rejected, read_records, text_of
+from data_synth.records import REJECTED_NAME, Rejected, read_records, shards_of, text_of
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 LINEAGE = (
@@ -16,7 +16,7 @@ LINEAGE = (
     ("parent_id", "depends on that row's content, so that an edited caption is noticed"),
     ("operator, options, seed", "what made it, with which options"),
     ("rejected_kind, edit", "what is wrong with each rejected answer, and where"),
-    ("tier, scores", "how far it can be trusted, and what rewards said of it"),
+    ("tier, scores, rubric_version", "how far it can be trusted, and what rewards said of it"),
     ("licence, consent", "of the source"),
 )
 
@@ -41,58 +41,83 @@ class Counts:
     """Quarantined rows by the field that was wrong."""
     quarantined_rows: int = 0
 
+    def add(self, other: Mapping[str, Any]) -> None:
+        """Add the counts of another part of the folder, as `vars` gives them."""
+        for name, value in other.items():
+            if isinstance(value, Mapping):
+                vars(self)[name].update(value)
+            else:
+                vars(self)[name] += value
+
+    def add_row(self, row: Mapping[str, Any]) -> None:
+        """Count one record; its source is the caller's to count."""
+        self.pairs += 1
+        self.answers += len(row["rejected"])
+        chosen = text_of(row["chosen"])
+        self.chosen_characters += len(chosen)
+        self.rejected_characters += sum(len(text_of(messages)) for messages in row["rejected"])
+        self.kinds.update(row["rejected_kind"])
+        self.operators[row["operator"] or "not said"] += 1
+        self.licences[row["licence"] or "not said"] += 1
+        self.tiers[row["tier"] or "none"] += 1
+        self.media["video" if row["videos"] else "image" if row["images"] else "text"] += 1
+        self.languages["zh" if any("\u4e00" <= c <= "\u9fff" for c in chosen) else "en"] += 1
+
+    def add_rejected(self, path: Path) -> None:
+        """Count the rows of a quarantine file, if it is there."""
+        if path.exists():
+            with path.open(encoding="ascii") as file:
+                for line in file:
+                    about = json.loads(line)
+                    self.quarantined_rows += 1
+                    self.quarantined.update(Rejected(about["where"], about["reasons"]).fields())
+
 
 def count(folder: str | Path) -> Counts:
     """Count a folder of pairs in one pass over its rows."""
     folder, counts, sources = Path(folder), Counts(), set()
     for row in read_records(folder):
-        counts.pairs += 1
-        counts.answers += len(row["rejected"])
+        counts.add_row(row)
         sources.add(row["source_id"])
-        chosen = text_of(row["chosen"])
-        counts.chosen_characters += len(chosen)
-        counts.rejected_characters += sum(len(text_of(messages)) for messages in row["rejected"])
-        counts.kinds.update(row["rejected_kind"])
-        counts.operators[row["operator"] or "not said"] += 1
-        counts.licences[row["licence"] or "not said"] += 1
-        counts.tiers[row["tier"] or "none"] += 1
-        counts.media["video" if row["videos"] else "image" if row["images"] else "text"] += 1
-        counts.languages["zh" if any("\u4e00" <= c <= "\u9fff" for c in chosen) else "en"] += 1
     counts.sources = len(sources - {None})
-    rejected = folder / REJECTED_NAME
-    if rejected.exists():
-        with rejected.open(encoding="ascii") as file:
-            for line in file:
-                about = json.loads(line)
-                counts.quarantined_rows += 1
-                counts.quarantined.update(Rejected(about["where"], about["reasons"]).fields())
+    counts.add_rejected(folder / REJECTED_NAME)
     return counts
 
 
+def splits_of(folder: Path) -> list[str]:
+    """Names of the splits of a folder of pairs; empty where it is one set."""
+    return sorted({path.parent.name for path in shards_of(folder) if path.parent != folder})
+
+
 def write_card(folder: str | Path, *, name: str | None = None, audit: Mapping[str, Any] | None = None) -> Path:
-    """Write README.md into a folder of pairs. audit: what `rlkit audit --json` gives for it, to be shown."""
+    """Write README.md into a folder of pairs. audit: what `rlkit audit --json` gives for it, to be shown;
+    by default audit.json of the folder, where there is one."""
     folder = Path(folder)
-    text = card(count(folder), name or folder.resolve().name, audit)
+    if audit is None and (folder / "audit.json").is_file():
+        audit = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
+    text = card(count(folder), name or folder.resolve().name, audit, splits_of(folder))
     aside = folder / ".README.md.part"
     aside.write_text(text, encoding="utf-8")
     aside.replace(folder / "README.md")
     return folder / "README.md"
 
 
-def card(counts: Counts, name: str, audit: Mapping[str, Any] | None = None) -> str:
+def card(
+    counts: Counts, name: str, audit: Mapping[str, Any] | None = None, splits: Sequence[str] = ()
+) -> str:
     """The text of the card."""
     answers = max(counts.answers, 1)
     lengths = (counts.chosen_characters / max(counts.pairs, 1), counts.rejected_characters / answers)
     sources = f" from {counts.sources:,} sources" if counts.sources else ""
     lines = [
-        _metadata(counts, name),
+        _metadata(counts, name, splits),
         f"# {name}",
         "",
         f"{counts.pairs:,} preference pairs with {counts.answers:,} rejected answers{sources} ({_mix(counts.media)}). "
         f"Chosen answers have {lengths[0]:.0f} characters on average, rejected ones {lengths[1]:.0f}.",
         "",
         "```python",
-        'load_dataset("parquet", data_files="pairs-*.parquet")  # prompt, videos | images, chosen, rejected (a list)',
+        f'load_dataset("parquet", data_files="{"*/" if splits else ""}pairs-*.parquet")  # prompt, videos | images, chosen, rejected (a list)',
         "```",
         "`rlkit data export` writes TRL, ms-swift and LLaMA-Factory rows, one per rejected answer.",
         "",
@@ -109,7 +134,7 @@ def card(counts: Counts, name: str, audit: Mapping[str, Any] | None = None) -> s
     return "\n".join(lines)
 
 
-def _metadata(counts: Counts, name: str) -> str:
+def _metadata(counts: Counts, name: str, splits: Sequence[str]) -> str:
     size = next((label for limit, label in SIZES if counts.pairs < limit), "n>1M")
     licences = sorted(licence.lower() for licence in counts.licences if licence != "not said")
     kinds = [kind for kind in ("video", "image") if counts.media[kind]]
@@ -120,7 +145,10 @@ def _metadata(counts: Counts, name: str) -> str:
     lines += ["language:"] + [f"- {language}" for language in sorted(counts.languages)] if counts.languages else []
     lines += ["task_categories:"] + [f"- {task[kind]}" for kind in kinds] if kinds else []
     lines += ["size_categories:", f"- {size}", "tags:", "- preference", "- synthetic", "- dpo", "- trl", "- rlkit"]
-    lines += ["configs:", "- config_name: default", "  data_files:", "  - split: train", "    path: pairs-*.parquet"]
+    lines += ["configs:", "- config_name: default", "  data_files:"]
+    for split in splits:
+        lines += [f"  - split: {split}", f"    path: {split}/pairs-*.parquet"]
+    lines += [] if splits else ["  - split: train", "    path: pairs-*.parquet"]
     return "\n".join([*lines, "---", ""])
 
 

@@ -34,7 +34,7 @@ def read_rows(path: str | Path, *, media_folder: str | Path | None = None) -> It
     as they are written. Pictures that are embedded (TRL) are saved to media_folder under names made from their content.
     A row that cannot be read is Rejected, with the reason; the rest goes on.
     """
-    yield from _grouped((where, _convert(where, row, media_folder)) for where, row in _raw_rows(Path(path)))
+    yield from _grouped((where, to_record(where, row, media_folder)) for where, row in raw_rows(path))
 
 
 def _grouped(rows: Iterable[tuple[str, dict[str, Any] | Rejected]]) -> Iterator[dict[str, Any] | Rejected]:
@@ -73,7 +73,10 @@ def which_format(row: Mapping[str, Any]) -> str | None:
     return "trl"
 
 
-def _convert(where: str, row: Any, media_folder) -> dict[str, Any] | Rejected:
+def to_record(
+    where: str, row: Mapping[str, Any] | Rejected, media_folder: str | Path | None = None
+) -> dict[str, Any] | Rejected:
+    """One pair of another tool as a record with a single rejected answer, or Rejected with the reason."""
     if isinstance(row, Rejected):
         return row
     kind = which_format(row)
@@ -147,6 +150,34 @@ def _2u1(row: Mapping[str, Any], media_folder) -> dict[str, Any]:
     prompt = _with_parts(_messages(row["prompt"], "prompt", "user"), len(images), len(videos))
     chosen, rejected = (_messages(row[key], key, "assistant") for key in ("chosen", "rejected"))
     return _record(prompt, chosen, rejected, images, videos)
+
+
+def read_answer(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row to fine-tune on as `prompt`, `answer` (messages), `images`, `videos`: the last answer is the caption.
+
+    Takes TRL's prompt and completion, or messages; ms-swift's messages; LLaMA-Factory's conversations, or instruction
+    and output; 2U1's conversations. Raises DataError, naming the field, for a row that is none of these.
+    """
+    if row.get("completion") is not None:
+        prompt = _messages(row.get("prompt"), "prompt", "user")
+        answer = _messages(row["completion"], "completion", "assistant")
+    elif row.get("output") is not None:
+        asked = [row.get(name) for name in ("instruction", "input") if row.get(name)]
+        if not all(isinstance(text, str) for text in asked) or not asked:
+            raise DataError(f"instruction: found {row.get('instruction')!r:.60}, expected text.")
+        prompt = _messages("\n".join(asked), "instruction", "user")
+        answer = _messages(row["output"], "output", "assistant")
+    else:
+        name = "messages" if row.get("messages") is not None else "conversations"
+        prompt, answer = _split_answer(_messages(row.get(name), name, "user"), name)
+    if isinstance(row.get("system"), str) and row["system"].strip():
+        prompt = [{"role": "system", "content": [{"type": "text", "text": row["system"]}]}, *prompt]
+    media = {}
+    for one, several in (("image", "images"), ("video", "videos")):
+        given = several if row.get(several) is not None else one
+        media[several] = _paths(row.get(given), given)
+    prompt = _with_parts(prompt, len(media["images"]), len(media["videos"]))
+    return {"prompt": prompt, "answer": answer, **media}
 
 
 def _record(prompt, chosen, rejected, images: list[str], videos: list[str]) -> dict[str, Any]:
@@ -279,7 +310,10 @@ def _group_key(record: Mapping[str, Any]) -> tuple:
     return (record.get("prompt"), record.get("chosen"), media, own)
 
 
-def _raw_rows(path: Path) -> Iterator[tuple[str, Any]]:
+def raw_rows(path: str | Path) -> Iterator[tuple[str, Any]]:
+    """(place, row or Rejected) of each row of a .jsonl, .json or .parquet file, a folder of them, or a data set saved
+    to disk."""
+    path = Path(path)
     if (path / "state.json").is_file():
         yield from _saved_dataset(path)
     elif path.is_dir():
@@ -289,7 +323,7 @@ def _raw_rows(path: Path) -> Iterator[tuple[str, Any]]:
         if not files:
             raise DataError(f"{path}: no .parquet or .jsonl files in it.")
         for file in files:
-            yield from _raw_rows(file)
+            yield from raw_rows(file)
     elif path.suffix == ".jsonl":
         yield from read_lines(path)
     elif path.suffix == ".json":

@@ -37,7 +37,11 @@ def _rows(path: Path) -> Iterator[tuple[str, dict]]:
     """(place, row) of every row; files of a folder in the order of their names, quarantine files left out."""
     if path.is_dir():
         files = sorted(
-            p for p in path.rglob("*") if p.suffix in (".parquet", ".jsonl") and "rejected_rows" not in p.name
+            p
+            for p in path.rglob("*")
+            if p.suffix in (".parquet", ".jsonl")
+            and "rejected_rows" not in p.name
+            and not any(part.startswith(".") for part in p.relative_to(path).parts)
         )
         if not files:
             raise DataError(f"no .parquet and no .jsonl file in {path}; give the folder of the pairs")

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -45,6 +46,7 @@ FEATURES = Features(
         "licence": Value("string"),
         "consent": Value("string"),
         "seed": Value("int64"),
+        "rubric_version": Value("string"),  # of the rules for what is wrong and for tiers
         "rlkit_version": Value("string"),
     }
 )
@@ -195,14 +197,26 @@ def write_records(
     return written
 
 
+def write_shard(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write checked records as one parquet file that appears whole, with all columns; the same rows, the same bytes."""
+    version = metadata.version("rlkit")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        _write_shard(aside, (_complete(row, version) for row in rows))
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
 def read_records(path: str | Path) -> Dataset:
-    """All records of a folder or of one parquet file, as a memory-mapped datasets.Dataset.
+    """All records of a folder (and of its splits) or of one parquet file, as a memory-mapped datasets.Dataset.
 
     The map is of an Arrow copy in `.arrow` beside the shard, which write_records leaves there and the first read of a
     foreign file makes; start-up time and memory do not depend on the number of rows. Columns are returned as they are.
     """
     path = Path(path)
-    shards = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    shards = shards_of(path) if path.is_dir() else [path]
     if not shards or not shards[0].exists():
         raise DataError(f"{path}: no parquet files there; expected a folder with pairs-00000.parquet or one such file.")
     return concatenate_datasets([Dataset.from_file(str(_arrow_copy(shard))) for shard in shards])
@@ -212,7 +226,7 @@ def content_hash(path: str | Path) -> str:
     """Hash of all bytes of a folder's shards, or of one file; read once and kept beside the Arrow copies."""
     path = Path(path)
     digest = hashlib.sha256()
-    for shard in sorted(path.glob("*.parquet")) if path.is_dir() else [path]:
+    for shard in shards_of(path) if path.is_dir() else [path]:
         kept = _arrow_copy(shard).with_suffix(".sha256")
         if not kept.exists():
             with shard.open("rb") as file:
@@ -224,6 +238,11 @@ def content_hash(path: str | Path) -> str:
             aside.replace(kept)
         digest.update(kept.read_bytes())
     return digest.hexdigest()
+
+
+def shards_of(folder: Path) -> list[Path]:
+    """The parquet files of a folder of pairs; where it is split, those of its splits."""
+    return sorted(folder.glob("*.parquet")) or sorted(folder.glob("[!.]*/pairs-*.parquet"))
 
 
 def _assistant(text: str) -> list[dict[str, Any]]:

@@ -81,7 +81,7 @@ def check(number: int, line: bytes) -> Row:
         return _bad(row, "caption", f"no caption and no sentences among the fields {sorted(map(str, data))[:8]}")
     if "sentences" in data and "caption" in data:
         return _bad(row, "caption", "both caption and sentences are given; keep one of them")
-    reason = _sentences_reason(data[name]) if name == "sentences" else _text_reason(data[name])
+    reason = _sentences_reason(data[name]) if name == "sentences" else text_reason(data[name])
     if reason:
         return _bad(row, name, reason)
     if name == "sentences":
@@ -125,10 +125,10 @@ def _sentences_reason(value: object) -> str:
             return f"sentence {k} is a {type(sentence).__name__}, expected a string"
         if not sentence.strip():
             return f"sentence {k} is blank"
-    return _text_reason(" ".join(value))
+    return text_reason(" ".join(value))
 
 
-def _text_reason(value: object) -> str:
+def text_reason(value: object) -> str:
     """What is wrong with a caption; "" when nothing is."""
     if not isinstance(value, str):
         return f"the caption is a {type(value).__name__}, expected a string"

@@ -1,0 +1,130 @@
+"""Which candidates stay so that nothing tells them from true captions blind: fitted on a sample, applied by shard."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+from data_synth import balance, probes
+from data_synth.making.files import whole
+from data_synth.making.options import LENGTH_KINDS, Options
+
+SAMPLE = 10_000
+"""Candidates per operator that the probes are fitted on: the first of the data set, so that memory stays the same."""
+BUCKETS = 2**16
+SLACKS = (None, 1.5, 1.25, 1.0)
+"""Tried in turn until probes fitted anew on what stays are no better than balance.ENOUGH."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A balance and the scale of its features."""
+
+    balance: balance.Balance
+    scale: np.ndarray
+    """Float[BUCKETS], what each feature is divided by."""
+
+
+def needs_fit(operator: str, options: Options) -> bool:
+    """Whether candidates of this operator are thinned by blind probes."""
+    return options.balance in ("blind", "both") and operator not in LENGTH_KINDS and operator != "imported"
+
+
+def sample(made: Iterable[Mapping[str, Any]], operator: str) -> list[tuple[str, str, dict[str, Any]]]:
+    """The first SAMPLE (source, chosen, candidate) of an operator; reads no further than it must."""
+    found = []
+    for row in made:
+        found += [(row["id"], row["caption"], one) for one in row["found"] if one["operator"] == operator]
+        if len(found) >= SAMPLE:
+            break
+    return found[:SAMPLE]
+
+
+def fit(found: Sequence[tuple[str, str, Mapping[str, Any]]], operator: str) -> Fitted | None:
+    """Fit the thinning of one operator; None where there are too few candidates to see anything but noise."""
+    if len(found) < balance.FEWEST:
+        return None
+    matrix = _contrasts(operator, [(chosen, one["text"]) for _, chosen, one in found])
+    scale = np.sqrt(np.maximum(np.asarray(matrix.multiply(matrix).mean(axis=0)).ravel(), 1.0)).astype(np.float32)
+    matrix = (matrix @ scipy.sparse.diags(1.0 / scale)).tocsr()
+    folds = np.array([balance.fold_of(source) for source, _, _ in found])
+    priority = np.array([_priority(source, one) for source, _, one in found])
+    fitted = None
+    for slack in SLACKS:
+        fitted = balance.fit(matrix, folds, priority, slack)
+        if fitted is None:
+            return None
+        keep = balance.kept(fitted, matrix, folds, priority)
+        if not keep.any() or probes.hits(probes.margins(matrix[keep], folds[keep])).mean() <= balance.ENOUGH:
+            break
+    return Fitted(fitted, scale)
+
+
+def kept(
+    made: Sequence[Mapping[str, Any]], fitted: Mapping[str, Fitted | None], options: Options
+) -> dict[tuple[int, int], bool]:
+    """(row, place in its `found`) -> whether the candidate stays, for the rows of one shard."""
+    by_operator: dict[str, list[tuple[int, int]]] = {}
+    for r, row in enumerate(made):
+        for c, one in enumerate(row["found"]):
+            by_operator.setdefault(one["operator"], []).append((r, c))
+    keep = {place: True for places in by_operator.values() for place in places}
+    for operator, places in by_operator.items():
+        if fitted.get(operator) is not None:
+            keep |= dict(zip(places, _thinned(made, places, operator, fitted[operator]), strict=True))
+    if options.balance in ("length", "both"):
+        places = [p for name in sorted(LENGTH_KINDS & set(by_operator)) for p in by_operator[name]]
+        if places:
+            chosen = [made[r]["caption"] for r, _ in places]
+            texts = [made[r]["found"][c]["text"] for r, c in places]
+            stays = balance.length_neutral(chosen, texts, [made[r]["id"] for r, _ in places])
+            keep |= dict(zip(places, map(bool, stays), strict=True))
+    return keep
+
+
+def _thinned(made, places: Sequence[tuple[int, int]], operator: str, fitted: Fitted) -> Iterator[bool]:
+    pairs = [(made[r]["caption"], made[r]["found"][c]["text"]) for r, c in places]
+    matrix = (_contrasts(operator, pairs) @ scipy.sparse.diags(1.0 / fitted.scale)).tocsr()
+    folds = np.array([balance.fold_of(made[r]["id"]) for r, _ in places])
+    priority = np.array([_priority(made[r]["id"], made[r]["found"][c]) for r, c in places])
+    return map(bool, balance.kept(fitted.balance, matrix, folds, priority))
+
+
+def _contrasts(operator: str, pairs: Sequence[tuple[str, str]]) -> scipy.sparse.csr_matrix:
+    """Float[n, BUCKETS]: what blind probes see of each (chosen, rejected); of swaps, what moved is all there is."""
+    if operator == "order_swap":
+        return probes.hashed((probes.moved(a, b) for a, b in pairs), BUCKETS)
+    return probes.hashed((_all_probes(a, b) for a, b in pairs), BUCKETS)
+
+
+def _all_probes(chosen: str, rejected: str) -> probes.Features:
+    return {
+        f"{name} {key}": value
+        for name, probe in probes.PROBES.items()
+        for key, value in probes.contrast(probe, chosen, rejected).items()
+    }
+
+
+def _priority(source: str, one: Mapping[str, Any]) -> float:
+    """Low is kept first: swaps of events that hardly overlap in time, then by chance."""
+    return float(one["edit"].get("overlap_risk", 0.0)) + 1e-3 * balance.chance(source, one["text"])
+
+
+def save(path: Path, fitted: Fitted | None) -> None:
+    """Write a fit, whole; an empty file of arrays where there was nothing to fit."""
+    arrays = {} if fitted is None else {**vars(fitted.balance), "scale": fitted.scale}
+    with whole(path) as file:
+        np.savez(file, **arrays)
+
+
+def load(path: Path) -> Fitted | None:
+    """What save wrote."""
+    with np.load(path) as arrays:
+        if not arrays.files:
+            return None
+        parts = {name: arrays[name] for name in arrays.files}
+    scale = parts.pop("scale")
+    return Fitted(balance.Balance(**parts), scale)

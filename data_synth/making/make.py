@@ -1,0 +1,123 @@
+"""One caption row -> its candidates for rejected answers: a pure function of the row and the options."""
+
+import inspect
+import random
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from typing import Any
+
+from data_synth import personal
+from data_synth.events import Negative, parse
+from data_synth.negatives import cli, order_swap
+from data_synth.making.options import Options
+from data_synth.sources import CaptionRow
+
+TRIES = 4
+"""Seeds tried per operator and row before it is given up: some corruptions come out alike."""
+
+
+def make(row: CaptionRow, options: Options) -> dict[str, Any]:
+    """Candidates of a row: `{"id", "parent", "caption", "masked", "found": [...], "refused": [operator, ...]}`.
+
+    Each of `found` has text, kind, operator, seed, edit and why. Operators are drawn by weight, with replacement, until
+    `options.wanted` different texts are found; one that returns None is not asked again.
+    """
+    mask = personal.mask if options.personal_data == "mask" else _unmasked
+    caption, masked = mask(row.caption)
+    sentences = [mask(sentence)[0] for sentence in row.sentences] if row.sentences else None
+    if sentences and masked:  # the whole and its sentences must stay one text
+        gap = "" if caption and "".join(row.sentences or ()) == row.caption else " "
+        caption = gap.join(sentences)
+    found, refused = _candidates(row.id, caption, sentences, options)
+    imported = [
+        {"text": mask(text)[0], "kind": kind, "operator": "imported", "seed": None, "edit": {}, "why": "", "weight": w}
+        for kind, text, w in row.imported
+    ]
+    return {
+        "id": row.id,
+        "parent": row.content_id,
+        "caption": caption,
+        "masked": masked,
+        "found": [*imported, *found],
+        "refused": refused,
+    }
+
+
+def _candidates(
+    identity: str, caption: str, sentences: list[str] | None, options: Options
+) -> tuple[list[dict[str, Any]], list[str]]:
+    parsed = parse(caption, None, options.parser)
+    draw = random.Random(f"{options.seed} {identity}")
+    open_ = {one.name: one for one in options.operators if one.weight > 0}
+    sources = {name: _negatives(one.name, parsed, sentences, options.seed, one.options) for name, one in open_.items()}
+    tries = dict.fromkeys(open_, 0)
+    found: dict[str, dict[str, Any]] = {}
+    refused = []
+    while open_ and len(found) < options.wanted:
+        name = draw.choices(list(open_), [one.weight for one in open_.values()])[0]
+        negative = next(sources[name], None)
+        tries[name] += 1
+        if negative is None:
+            refused += [] if any(one["operator"] == name for one in found.values()) else [name]
+            del open_[name]
+            continue
+        if negative[1].text != caption:
+            found.setdefault(negative[1].text, _candidate(name, *negative))
+        if tries[name] >= TRIES * options.wanted:
+            del open_[name]
+    return list(found.values()), sorted(refused)
+
+
+def _candidate(name: str, seed: int, negative: Negative) -> dict[str, Any]:
+    return {
+        "text": negative.text,
+        "kind": negative.kind,
+        "operator": name,
+        "seed": seed,
+        "edit": negative.edit,
+        "why": negative.why,
+    }
+
+
+def _negatives(
+    name: str, parsed, sentences: list[str] | None, seed: int, options: dict[str, Any]
+) -> Iterator[tuple[int, Negative]]:
+    """What an operator makes of a caption, a seed after the other, until it repeats itself TRIES times."""
+    if name == "order_swap" and sentences:
+        swaps = list(order_swap.sentence_pairs(sentences))
+        random.Random(f"{seed} {parsed.text}").shuffle(swaps)
+        yield from ((seed, negative) for negative in swaps)
+        return
+    corrupt = load(name)
+    seen: set[str] = set()
+    misses, number = 0, seed
+    while misses < TRIES:
+        negative = corrupt(parsed, seed=number, **options)
+        if negative is None:
+            return
+        if negative.text in seen:
+            misses += 1
+        else:
+            seen.add(negative.text)
+            yield number, negative
+        number += 1
+
+
+@lru_cache(maxsize=64)
+def load(name: str) -> Callable[..., Negative | None]:
+    """The `corrupt` function of an operator; imported once per process."""
+    return cli.load(name)
+
+
+def takes(name: str) -> set[str]:
+    """Options that an operator takes."""
+    return set(inspect.signature(load(name)).parameters) - {"caption", "seed"}
+
+
+def make_all(rows: Iterable[CaptionRow], options: Options) -> Iterator[dict[str, Any]]:
+    """`make` for each row of a shard."""
+    return (make(row, options) for row in rows)
+
+
+def _unmasked(text: str) -> tuple[str, dict[str, int]]:
+    return text, {}
