@@ -57,7 +57,7 @@ class Counts:
         self.chosen_characters += len(chosen)
         self.rejected_characters += sum(len(text_of(messages)) for messages in row["rejected"])
         self.kinds.update(row["rejected_kind"])
-        self.operators[row["operator"] or "not said"] += 1
+        self.operators.update((row["operator"] or "not said").split("+"))
         self.licences[row["licence"] or "not said"] += 1
         self.tiers[row["tier"] or "none"] += 1
         self.media["video" if row["videos"] else "image" if row["images"] else "text"] += 1
@@ -102,13 +102,12 @@ def write_card(folder: str | Path, *, name: str | None = None, audit: Mapping[st
     return folder / "README.md"
 
 
-def card(
-    counts: Counts, name: str, audit: Mapping[str, Any] | None = None, splits: Sequence[str] = ()
-) -> str:
+def card(counts: Counts, name: str, audit: Mapping[str, Any] | None = None, splits: Sequence[str] = ()) -> str:
     """The text of the card."""
     answers = max(counts.answers, 1)
     lengths = (counts.chosen_characters / max(counts.pairs, 1), counts.rejected_characters / answers)
     sources = f" from {counts.sources:,} sources" if counts.sources else ""
+    files = "*/pairs-*.parquet" if splits else "pairs-*.parquet"
     lines = [
         _metadata(counts, name, splits),
         f"# {name}",
@@ -117,7 +116,7 @@ def card(
         f"Chosen answers have {lengths[0]:.0f} characters on average, rejected ones {lengths[1]:.0f}.",
         "",
         "```python",
-        f'load_dataset("parquet", data_files="{"*/" if splits else ""}pairs-*.parquet")  # prompt, videos | images, chosen, rejected (a list)',
+        f'load_dataset("parquet", data_files="{files}")  # prompt, videos | images, chosen, rejected (a list)',
         "```",
         "`rlkit data export` writes TRL, ms-swift and LLaMA-Factory rows, one per rejected answer.",
         "",

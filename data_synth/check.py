@@ -178,7 +178,16 @@ def _check_placeholders(record) -> list[str]:
 
 def _check_provenance(record) -> list[str]:
     problems = []
-    for field in ("pair_id", "source_id", "parent_id", "operator", "licence", "consent", "rubric_version", "rlkit_version"):
+    for field in (
+        "pair_id",
+        "source_id",
+        "parent_id",
+        "operator",
+        "licence",
+        "consent",
+        "rubric_version",
+        "rlkit_version",
+    ):
         if record.get(field) is not None and not isinstance(record[field], str):
             problems.append(f"{field}: found {_kind(record[field])}, expected text.")
     seed = record.get("seed")

@@ -1,6 +1,5 @@
 """What follows from where pairs came from: rebuild what changed, remove a source, keep near-duplicates together."""
 
-import itertools
 import json
 import re
 import sqlite3
@@ -10,7 +9,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from data_synth.errors import DataError
-from data_synth.records import REJECTED_NAME, Rejected, Written, content_id, read_records, write_records
+from data_synth.records import (
+    REJECTED_NAME,
+    Rejected,
+    Written,
+    content_id,
+    read_records,
+    shards_of,
+    write_records,
+    write_shard,
+)
 
 SHINGLE = 4  # words, or characters of Chinese, per shingle
 PERMUTATIONS = 128
@@ -88,42 +96,89 @@ def _rows(sources, make, settings, old, known: sqlite3.Connection, rebuilt: Rebu
             yield {**record, "source_id": source.id, "parent_id": source.content_id, "options": settings}
 
 
-def remove_sources(folder: str | Path, source_ids: Collection[str], *, rows_per_shard: int = 20_000) -> int:
+def remove_sources(folder: str | Path, source_ids: Collection[str]) -> int:
     """Remove all pairs that descend from these sources, directly or through other pairs; returns how many went.
 
-    A pair descends from a source when its source_id names it, or its source_id or parent_id names a removed pair.
-    Quarantined rows of these sources go as well. Everything else keeps its content and order. A source that no pair
-    descends from is an error, so that a mistyped id is not taken for done.
+    A pair descends from a source when its source_id names it, or its source_id or parent_id names a removed pair. A
+    rejected answer that borrows words of a removed source (`borrowed_from` in its edit) goes as well, and with the last
+    one its pair. Quarantined rows of these sources go too. Shards without a descendant keep their bytes. A source that
+    nothing descends from is an error, so that a mistyped id is not taken for done.
     """
+    folder, wanted = Path(folder), set(source_ids)
     records = read_records(folder)
-    lineage = records.select_columns(["pair_id", "source_id", "parent_id"])
-    missing = set(source_ids) - {row["source_id"] for row in lineage}
+    lineage = records.select_columns(["pair_id", "source_id", "parent_id", "edit"])
+    found = {row["source_id"] for row in lineage}
+    found |= {lender for row in lineage for lender in _lenders(row)}
+    found |= {str(bad.row.get(key)) for bad in _quarantine(folder) if bad.row for key in ("source_id", "id")}
+    missing = wanted - found
     if missing:
         raise DataError(f"{folder}: no pair has the source_id {', '.join(map(repr, sorted(missing)))}.")
-    gone, parents, size = set(), set(source_ids), -1
+    gone, parents, size = set(), set(wanted), -1
     while len(gone) > size:  # until no further pair descends from a removed one
         size = len(gone)
         for row in lineage:
             if row["source_id"] in parents or row["parent_id"] in gone:
                 gone.add(row["pair_id"])
         parents |= gone
-    kept = (row for row in records if row["pair_id"] not in gone)
-    rows = itertools.chain(kept, _quarantined(Path(folder), parents))
-    write_records(rows, folder, rows_per_shard=rows_per_shard, overwrite=True)
-    return len(gone)
+    number = 0
+    for shard in shards_of(folder):
+        rows = read_records(shard)
+        touched = [row["pair_id"] in gone or bool(wanted & set(_lenders(row))) for row in rows]
+        if any(touched):
+            kept = [_without(row, gone, wanted) for row in rows]
+            number += sum(row is None for row in kept)
+            write_shard(shard, [row for row in kept if row is not None])
+    _write_quarantine(folder, parents)
+    return number
 
 
-def _quarantined(folder: Path, gone: Collection[str]) -> Iterator[Rejected]:
-    """The rows that were quarantined before, except those of removed sources."""
+def _lenders(row: Mapping[str, Any]) -> list[str]:
+    """Sources whose words stand in a rejected answer."""
+    return [edit["borrowed_from"] for edit in row["edit"] or [] if edit and edit.get("borrowed_from")]
+
+
+def _without(row: dict[str, Any], gone: Collection[str], wanted: Collection[str]) -> dict[str, Any] | None:
+    """The record without answers that borrow from a removed source; None where nothing is left."""
+    if row["pair_id"] in gone:
+        return None
+    stays = [k for k, edit in enumerate(row["edit"]) if (edit or {}).get("borrowed_from") not in wanted]
+    if len(stays) == len(row["edit"]):
+        return row
+    lists = {name: [row[name][k] for k in stays] for name in ("rejected", "rejected_kind", "rejected_weight", "edit")}
+    scores = {name: _of(value, stays, len(row["edit"])) for name, value in (row["scores"] or {}).items()}
+    return {**row, **lists, "scores": scores} if stays else None
+
+
+def _of(value: Any, stays: list[int], count: int) -> Any:
+    """A score per answer, of the answers that stay; one with the chosen answer in front keeps that."""
+    if not isinstance(value, list) or len(value) not in (count, count + 1):
+        return value
+    front = len(value) - count
+    return value[:front] + [value[front + k] for k in stays]
+
+
+def _quarantine(folder: Path) -> Iterator[Rejected]:
+    path = folder / REJECTED_NAME
+    if path.exists():
+        with path.open(encoding="ascii") as file:
+            for line in file:
+                bad = Rejected(**json.loads(line))
+                yield bad if isinstance(bad.row, Mapping) else Rejected(bad.where, bad.reasons, {})
+
+
+def _write_quarantine(folder: Path, gone: Collection[str]) -> None:
+    """The quarantine file without the rows of removed sources, byte for byte as it was otherwise."""
     path = folder / REJECTED_NAME
     if not path.exists():
         return
-    with path.open(encoding="ascii") as file:
-        for line in file:
-            bad = Rejected(**json.loads(line))
-            names = [bad.row.get(key) for key in ("source_id", "id")] if isinstance(bad.row, Mapping) else []
+    aside = path.with_name(f".{path.name}.part")
+    with path.open(encoding="ascii") as old, aside.open("w", encoding="ascii") as new:
+        for line in old:
+            row = json.loads(line).get("row")
+            names = [row.get(key) for key in ("source_id", "id")] if isinstance(row, Mapping) else []
             if not any(str(name) in gone for name in names):
-                yield bad
+                new.write(line)
+    aside.replace(path)
 
 
 def near_duplicates(texts: Iterable[tuple[str, str]], *, threshold: float = 0.8) -> dict[str, str]:

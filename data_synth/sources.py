@@ -106,7 +106,9 @@ def _rows(source: str | Path) -> Iterator[tuple[str, Any]]:
     elif path.is_dir() or HUB_ID.fullmatch(str(source)):
         yield from _dataset(str(source), saved=(path / "dataset_dict.json").is_file())
     else:
-        raise DataError(f"{source}: no such file, folder or data set; expected captions as JSONL, parquet or a data set.")
+        raise DataError(
+            f"{source}: no such file, folder or data set; expected captions as JSONL, parquet or a data set."
+        )
 
 
 def _dataset(name: str, saved: bool) -> Iterator[tuple[str, Any]]:
@@ -135,7 +137,8 @@ def to_row(
     """One raw row, of whatever tool; Rejected, naming every wrong field, where it cannot be used."""
     if row.get("caption") is not None or row.get("sentences") is not None:
         return _plain(where, row, root)
-    if formats.which_format(row) is not None and row.get("chosen") is not None:
+    tool = formats.which_format(row)
+    if tool == "ms-swift" or (tool is not None and row.get("chosen") is not None):
         return _of_pair(where, row, root, media_folder)
     if any(row.get(name) is not None for name in CONVERSATION):
         return _of_conversation(where, row, root)

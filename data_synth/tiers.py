@@ -1,9 +1,9 @@
 """How far a pair can be trusted: gold, silver, bronze by explicit rules, and what a tier weighs in loss and sampling.
 
 Rules for one rejected answer (the rubric of version RUBRIC_VERSION of data_synth/making/options.py):
-gold    at least two people decided between the answers, and the adjudicated label is `chosen` with probability >= 0.9.
-silver  one person or more, label `chosen` with probability >= 0.7; or nobody voted, and either one of our operators made
-        the answer wrong by construction, or a reward separates the two by a margin of at least 0.2 of its range.
+gold    at least two people decided, and the adjudicated label is `chosen` with probability >= 0.9.
+silver  at least one person, label `chosen` with probability >= 0.7; or nobody voted, and either one of our operators
+        made the answer wrong by construction, or a reward separates the two by at least 0.2 of its range.
 bronze  nobody voted and neither holds: imported rows, operators of the user's own, small margins.
 none    people say otherwise, or cannot tell: the pair weighs nothing.
 A record is worth what its least trusted answer with a weight is worth.

@@ -30,7 +30,8 @@ the run
 data
   negatives CAPTIONS        wrong captions from true ones, as a file
   audit PAIRS               can chosen and rejected be told apart without the clip?
-  data export PAIRS         rows for TRL, ms-swift, LLaMA-Factory
+  review PAIRS              one offline page to judge pairs by eye; gives votes.json
+  data VERB                 export, import, votes, rebuild, remove, card, croissant
 
 rlkit VERB --help has an example for each."""
 
@@ -40,7 +41,7 @@ ELSEWHERE = {
     "negatives": ("data_synth.negatives.cli", "a JSONL file of captions"),
     "audit": ("data_synth.audit", "a folder or parquet file of pairs"),
     "review": ("rlkit.report.review", "a folder or parquet file of pairs"),
-    "data": ("rlkit.export", ""),
+    "data": ("rlkit.data", ""),
 }
 """Verbs whose file has a `main(argv)` of its own, and what their first argument must be."""
 

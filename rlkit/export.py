@@ -1,12 +1,11 @@
-"""`rlkit data export|import|card`: pairs as rows of TRL, ms-swift, LLaMA-Factory or plain JSON lines, and back."""
+"""Pairs as rows of TRL, ms-swift, LLaMA-Factory or plain JSON lines; the work of `rlkit data export`."""
 
-import argparse
 import io
 import itertools
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,56 +14,12 @@ import pyarrow.parquet as pq
 from datasets import Features, Image, Json, List, Value
 from PIL import Image as PILImage
 
-from data_synth.card import write_card
-from data_synth.formats import read_rows
-from data_synth.records import content_id, pieces, read_records, write_records
+from data_synth.records import content_id, pieces, read_records
 from data_synth.video import read_clip, write_mp4
 from rlkit.errors import DataError
 
 FORMATS = ("trl", "ms-swift", "llamafactory", "jsonl")
 ROWS_AT_ONCE = 64  # of TRL rows, whose pictures are embedded
-HELP = """\
-rlkit data export pairs/ --to trl --out out/        rows for trl.DPOTrainer: one row per rejected answer
-rlkit data export pairs/ --to ms-swift --out out/   JSON lines with messages and rejected_response
-rlkit data export pairs/ --to llamafactory --out out/   JSON lines and dataset_info.json
-rlkit data import rows.jsonl --out pairs/           rows of TRL, ms-swift, LLaMA-Factory or 2U1 as pairs
-rlkit data card pairs/                              README.md: what is in it, for readers and for the hub"""
-
-
-def main(argv: Sequence[str]) -> int:
-    """Entry of `rlkit data`; the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="rlkit data", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    out = verbs.add_parser("export", help="pairs as rows of another tool")
-    out.add_argument("pairs", type=Path, help="a folder of pairs, or one parquet file")
-    out.add_argument("--to", choices=FORMATS, required=True)
-    out.add_argument("--out", type=Path, required=True, help="a new folder")
-    out.add_argument("--media-root", type=Path, help="folder that media paths are relative to; written paths get it")
-    out.add_argument("--frames", type=int, help="trl: give each video as this many pictures (TRL 1.16 reads no video)")
-    out.add_argument(
-        "--cut", action="store_true", help="ms-swift, llamafactory: cut pieces of videos into files in --out"
-    )
-    into = verbs.add_parser("import", help="rows of another tool as pairs")
-    into.add_argument("rows", type=Path, help="a .jsonl, .json or .parquet file, or a folder of them")
-    into.add_argument("--out", type=Path, required=True, help="a new folder")
-    about = verbs.add_parser("card", help="write README.md into a folder of pairs")
-    about.add_argument("pairs", type=Path, help="a folder of pairs")
-    given = parser.parse_args(list(argv))
-    if given.verb == "card":
-        print(write_card(given.pairs))
-        return 0
-    if given.verb == "import":
-        written = write_records(read_rows(given.rows, media_folder=given.out / "media"), given.out)
-        write_card(given.out)
-        print(f"{given.out}: {written.kept} pairs, {written.quarantined} rows in rejected_rows.jsonl.")
-        return 0
-    rows, left_out = export(
-        given.pairs, given.to, given.out, media_root=given.media_root, frames=given.frames, cut=given.cut
-    )
-    print(f"{given.out}: {rows} rows, {left_out} left out" + (" (see left_out.jsonl)." if left_out else "."))
-    return 0
 
 
 def export(

@@ -1,5 +1,6 @@
 """Which candidates stay so that nothing tells them from true captions blind: fitted on a sample, applied by shard."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,26 +64,34 @@ def fit(found: Sequence[tuple[str, str, Mapping[str, Any]]], operator: str) -> F
     return Fitted(fitted, scale)
 
 
-def kept(
+def selected(
     made: Sequence[Mapping[str, Any]], fitted: Mapping[str, Fitted | None], options: Options
-) -> dict[tuple[int, int], bool]:
-    """(row, place in its `found`) -> whether the candidate stays, for the rows of one shard."""
-    by_operator: dict[str, list[tuple[int, int]]] = {}
+) -> tuple[list[list[dict[str, Any]]], Counter]:
+    """The candidates that become rejected answers, per row of a shard; and how many of each operator were dropped.
+
+    First blind probes thin each operator, then each row takes its first num_negatives, then answers go that have no
+    mirror image in length within the shard. Answers that came with the row stay.
+    """
+    places: dict[str, list[tuple[int, int]]] = {}
     for r, row in enumerate(made):
         for c, one in enumerate(row["found"]):
-            by_operator.setdefault(one["operator"], []).append((r, c))
-    keep = {place: True for places in by_operator.values() for place in places}
-    for operator, places in by_operator.items():
+            places.setdefault(one["operator"], []).append((r, c))
+    gone: set[tuple[int, int]] = set()
+    for operator, where in places.items():
         if fitted.get(operator) is not None:
-            keep |= dict(zip(places, _thinned(made, places, operator, fitted[operator]), strict=True))
+            stays = _thinned(made, where, operator, fitted[operator])
+            gone.update(place for place, stay in zip(where, stays, strict=True) if not stay)
+    taken = [
+        [(r, c) for c in range(len(row["found"])) if (r, c) not in gone][: options.num_negatives]
+        for r, row in enumerate(made)
+    ]
     if options.balance in ("length", "both"):
-        places = [p for name in sorted(LENGTH_KINDS & set(by_operator)) for p in by_operator[name]]
-        if places:
-            chosen = [made[r]["caption"] for r, _ in places]
-            texts = [made[r]["found"][c]["text"] for r, c in places]
-            stays = balance.length_neutral(chosen, texts, [made[r]["id"] for r, _ in places])
-            keep |= dict(zip(places, map(bool, stays), strict=True))
-    return keep
+        ours = [(r, c) for row in taken for r, c in row if made[r]["found"][c]["operator"] != "imported"]
+        chosen, texts = [made[r]["caption"] for r, _ in ours], [made[r]["found"][c]["text"] for r, c in ours]
+        stays = balance.length_neutral(chosen, texts, [made[r]["id"] for r, _ in ours])
+        gone.update(place for place, stay in zip(ours, stays, strict=True) if not stay)
+    dropped = Counter(made[r]["found"][c]["operator"] for r, c in gone)
+    return [[made[r]["found"][c] for r, c in row if (r, c) not in gone] for row in taken], dropped
 
 
 def _thinned(made, places: Sequence[tuple[int, int]], operator: str, fitted: Fitted) -> Iterator[bool]:

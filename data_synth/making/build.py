@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from data_synth.making import balancing, finish, intake, old, report, split
+from data_synth.making import balancing, finish, intake, mirror, old, report, split
 from data_synth.making.files import lines_of, wait_for, whole, whole_json, whole_lines
-from data_synth.making.make import make
+from data_synth.making.make import make, read_ahead
 from data_synth.making.options import Options
 from data_synth.records import REJECTED_NAME, SHARD_NAME, Rejected, write_shard
 from data_synth.sources import CaptionRow
@@ -95,11 +95,14 @@ def make_shard(work: Path, options: Options, shard: int) -> None:
     """Candidates of the rows of a shard; those of unchanged rows of an earlier build are taken over."""
     rows = intake.read_rows(work, shard)
     with old.opened(work) as known:
-        made = [old.found(known, row) or {**make(row, options), "new": True} for row in rows]
+        made = [old.found(known, row) for row in rows]
+    read_ahead([row for row, one in zip(rows, made, strict=True) if one is None], options)
+    made = [one or {**make(row, options), "new": True} for row, one in zip(rows, made, strict=True)]
     if options.splits:
-        hashes = split.bands((one["caption"] for one in made), [row.clip for row in rows], options.near_duplicate)
-        with whole(work / "bands" / f"{shard:05d}.npy") as file:
-            np.save(file, hashes)
+        texts, clips = (one["caption"] for one in made), [row.clip for row in rows]
+        for name, values in zip(("", "low-"), split.sketches(texts, clips, options.near_duplicate), strict=True):
+            with whole(work / "bands" / f"{name}{shard:05d}.npy") as file:
+                np.save(file, values)
     counts = {"new": sum(bool(one.pop("new", False)) for one in made)}
     whole_json(work / "counts" / f"made-{shard:05d}.json", counts)
     whole_lines(_made(work, shard), made)
@@ -109,9 +112,11 @@ def finish_shard(work: Path, options: Options, shard: int) -> None:
     """The records of a shard as parquet, one file per split, and its rejected rows."""
     rows, made = intake.read_rows(work, shard), list(lines_of(_made(work, shard)))
     fitted = {one.name: balancing.load(_fits(work, k)) for k, one in _fitted_operators(options)}
-    keep = balancing.kept(made, fitted, options)
-    counts, good, bad = finish.ShardCounts(), [], []
-    for one in finish.records(rows, made, keep, options, counts):
+    if mirror.wanted(options):
+        made = mirror.added(made, options)
+    selected, dropped = balancing.selected(made, fitted, options)
+    counts, good, bad = finish.ShardCounts(balanced_out=dropped), [], []
+    for one in finish.records(rows, made, selected, options, counts):
         (bad if isinstance(one, Rejected) else good).append(one)
     with whole(work / "rejected" / f"{shard:05d}.jsonl") as file:
         file.writelines(one.line().encode() for one in bad)
@@ -166,7 +171,9 @@ def _fit(work: Path, shards: int, options: Options) -> None:
     for k, one in _fitted_operators(options):
         made = (row for shard in range(shards) for row in lines_of(_made(work, shard)))
         balancing.save(_fits(work, k), balancing.fit(balancing.sample(made, one.name), one.name))
-    splits = split.assign(work, shards, options.splits, options.seed) if options.splits else {}
+    splits = {}
+    if options.splits:
+        splits = split.assign(work, shards, options.splits, options.near_duplicate, options.seed)
     whole_json(work / "fitted.json", {"splits": splits})
 
 
@@ -186,7 +193,10 @@ def _close(out: Path, work: Path, plan: dict[str, Any]) -> Built:
             for key, number in counts[name].items():
                 total[key] = total.get(key, 0) + number
     with whole(out / REJECTED_NAME) as file:
-        for part in [work / "rejected" / "intake.jsonl", *(work / "rejected" / f"{k:05d}.jsonl" for k in range(shards))]:
+        for part in [
+            work / "rejected" / "intake.jsonl",
+            *(work / "rejected" / f"{k:05d}.jsonl" for k in range(shards)),
+        ]:
             with part.open("rb") as lines:
                 shutil.copyfileobj(lines, file)
     if built.quarantined + built.without_negative == 0:

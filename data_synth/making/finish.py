@@ -33,19 +33,16 @@ class ShardCounts:
 def records(
     rows: Sequence[CaptionRow],
     made: Sequence[Mapping[str, Any]],
-    keep: Mapping[tuple[int, int], bool],
+    selected: Sequence[Sequence[Mapping[str, Any]]],
     options: Options,
     counts: ShardCounts,
 ) -> Iterator[dict[str, Any] | Rejected]:
     """Each row as a record, or as Rejected; rows without a negative give nothing but are counted and come as a
     Rejected whose field is `negatives`."""
-    for r, (row, one) in enumerate(zip(rows, made, strict=True)):
+    for row, one, chosen in zip(rows, made, selected, strict=True):
         counts.rows += 1
         counts.refused.update(one["refused"])
         counts.masked.update(one["masked"])
-        stays = [c for k, c in enumerate(one["found"]) if keep[r, k]]
-        counts.balanced_out.update(c["operator"] for k, c in enumerate(one["found"]) if not keep[r, k])
-        chosen = stays[: options.num_negatives]
         if not chosen:
             counts.without_negative += 1
             dropped = "balancing dropped all of them" if one["found"] else "no operator found anything to change"
@@ -63,9 +60,7 @@ def records(
         yield record
 
 
-def to_record(
-    row: CaptionRow, caption: str, found: Sequence[Mapping[str, Any]], options: Options
-) -> dict[str, Any]:
+def to_record(row: CaptionRow, caption: str, found: Sequence[Mapping[str, Any]], options: Options) -> dict[str, Any]:
     """The record of a row with these rejected answers; see data_synth/records.py for its columns."""
     operators = {one.name: one for one in options.operators}
     used = list(dict.fromkeys(one["operator"] for one in found))

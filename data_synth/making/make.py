@@ -1,15 +1,15 @@
 """One caption row -> its candidates for rejected answers: a pure function of the row and the options."""
 
-import inspect
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
 from data_synth import personal
-from data_synth.events import Negative, parse
+from data_synth.events import Caption, Negative, en_spacy, parse
+from data_synth.making import mirror
+from data_synth.making.options import Operator, Options
 from data_synth.negatives import cli, order_swap
-from data_synth.making.options import Options
 from data_synth.sources import CaptionRow
 
 TRIES = 4
@@ -22,7 +22,7 @@ def make(row: CaptionRow, options: Options) -> dict[str, Any]:
     Each of `found` has text, kind, operator, seed, edit and why. Operators are drawn by weight, with replacement, until
     `options.wanted` different texts are found; one that returns None is not asked again.
     """
-    mask = personal.mask if options.personal_data == "mask" else _unmasked
+    mask = _mask(options)
     caption, masked = mask(row.caption)
     sentences = [mask(sentence)[0] for sentence in row.sentences] if row.sentences else None
     if sentences and masked:  # the whole and its sentences must stay one text
@@ -48,8 +48,9 @@ def _candidates(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     parsed = parse(caption, None, options.parser)
     draw = random.Random(f"{options.seed} {identity}")
-    open_ = {one.name: one for one in options.operators if one.weight > 0}
-    sources = {name: _negatives(one.name, parsed, sentences, options.seed, one.options) for name, one in open_.items()}
+    left_out = mirror.KINDS if mirror.wanted(options) else ()  # those are made by the shard, not by the row
+    open_ = {one.name: one for one in options.operators if one.weight > 0 and one.name not in left_out}
+    sources = {name: _negatives(one, parsed, sentences, options) for name, one in open_.items()}
     tries = dict.fromkeys(open_, 0)
     found: dict[str, dict[str, Any]] = {}
     refused = []
@@ -80,19 +81,19 @@ def _candidate(name: str, seed: int, negative: Negative) -> dict[str, Any]:
 
 
 def _negatives(
-    name: str, parsed, sentences: list[str] | None, seed: int, options: dict[str, Any]
+    operator: Operator, parsed: Caption, sentences: list[str] | None, options: Options
 ) -> Iterator[tuple[int, Negative]]:
     """What an operator makes of a caption, a seed after the other, until it repeats itself TRIES times."""
-    if name == "order_swap" and sentences:
-        swaps = list(order_swap.sentence_pairs(sentences))
-        random.Random(f"{seed} {parsed.text}").shuffle(swaps)
-        yield from ((seed, negative) for negative in swaps)
+    if operator.name == "order_swap" and sentences:
+        swaps = list(order_swap.sentence_pairs(sentences, options.parser))
+        random.Random(f"{options.seed} {parsed.text}").shuffle(swaps)
+        yield from ((options.seed, negative) for negative in swaps)
         return
-    corrupt = load(name)
+    corrupt = load(operator.name)
     seen: set[str] = set()
-    misses, number = 0, seed
+    misses, number = 0, options.seed
     while misses < TRIES:
-        negative = corrupt(parsed, seed=number, **options)
+        negative = corrupt(parsed, seed=number, **operator.options)
         if negative is None:
             return
         if negative.text in seen:
@@ -109,15 +110,13 @@ def load(name: str) -> Callable[..., Negative | None]:
     return cli.load(name)
 
 
-def takes(name: str) -> set[str]:
-    """Options that an operator takes."""
-    return set(inspect.signature(load(name)).parameters) - {"caption", "seed"}
+def read_ahead(rows: Sequence[CaptionRow], options: Options) -> None:
+    """Let spaCy read the texts of rows in one go, which is twice as fast as one by one; nothing for other parsers."""
+    if cli.parser_used(options.parser, "en") == "spacy":
+        en_spacy.read_ahead(text for row in rows for text in (row.sentences or [row.caption]) if text.isascii())
 
 
-def make_all(rows: Iterable[CaptionRow], options: Options) -> Iterator[dict[str, Any]]:
-    """`make` for each row of a shard."""
-    return (make(row, options) for row in rows)
-
-
-def _unmasked(text: str) -> tuple[str, dict[str, int]]:
-    return text, {}
+def _mask(options: Options) -> Callable[[str], tuple[str, dict[str, int]]]:
+    if options.personal_data == "keep":
+        return lambda text: (text, {})
+    return lambda text: personal.mask(text, names=options.personal_data == "mask_names")

@@ -54,9 +54,7 @@ def found(known: sqlite3.Connection | None, row: CaptionRow) -> dict[str, Any] |
     """What was made of this very row; None where it is new or changed."""
     if known is None:
         return None
-    line = known.execute(
-        "SELECT line FROM made WHERE id = ? AND parent = ?", (row.id, row.content_id)
-    ).fetchone()
+    line = known.execute("SELECT line FROM made WHERE id = ? AND parent = ?", (row.id, row.content_id)).fetchone()
     return json.loads(line[0]) if line else None
 
 

@@ -8,7 +8,8 @@ from data_synth.records import content_id
 RUBRIC_VERSION = "1"
 """Of the rules that say why a rejected answer is wrong and which tier a pair has; goes up when they change."""
 LENGTH_KINDS = frozenset(["truncated", "verbose", "drop_event", "insert_event"])
-"""Operators that change the length by design: made neutral together, since each alone is told by its length."""
+"""Operators that change the length by design: no blind probe could be fitted that leaves any of them; they are made
+neutral together, by matching."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Options:
     near_duplicate: float = 0.8
     """Jaccard overlap above which two captions go to the same split."""
     rows_per_shard: int = 5_000
-    personal_data: Literal["keep", "mask"] = "keep"
+    personal_data: Literal["keep", "mask", "mask_names"] = "keep"
+    """See data_synth/personal.py."""
     licence: str | None = None
     consent: str | None = None
     """For rows that do not say their own."""
@@ -52,7 +54,8 @@ class Options:
         """The part that decides which candidates a row gets; others may change without making them anew."""
         names = ("seed", "parser", "personal_data")
         about = {name: value for name, value in asdict(self).items() if name in names}
-        return {**about, "operators": [asdict(one) for one in self.operators], "wanted": self.wanted}
+        mirrored = self.balance in ("length", "both")
+        return {**about, "operators": [asdict(o) for o in self.operators], "wanted": self.wanted, "mirrored": mirrored}
 
     def fingerprint(self) -> str:
         """Changes when any option does."""

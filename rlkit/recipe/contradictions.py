@@ -38,6 +38,8 @@ def contradictions(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "data.pairs", "source: pairs needs the parquet file or folder, for example data.pairs=pairs/"
     if data.source != "world" and recipe.sampling.judge == "world":
         yield "sampling.judge", "`world` knows the truth of rendered clips only; name a reward model, or remove it"
+    if recipe.algorithm == "pairs":
+        yield from _of_pair_making(recipe)
     if data.num_labelled is not None and data.num_labelled > data.num_clips:
         yield (
             "data.num_labelled",
@@ -51,3 +53,16 @@ def contradictions(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "loss.types", "all weights are 0, so nothing would be learnt; give one of them a weight above 0"
     if not recipe.loss.types:
         yield "loss.types", "no loss is named; write for example `types: {sigmoid: 1.0}`"
+
+
+def _of_pair_making(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """What `algorithm: pairs` cannot do."""
+    if recipe.data.captions is None and recipe.data.folder is None:
+        yield "data.captions", "pairs are made from captions; give them, for example data.captions=captions.jsonl"
+    if not recipe.negatives:
+        yield "negatives", "none is named, so no pair could be made; write for example `negatives: [order_swap]`"
+    if any(negative.name == "own_samples" for negative in recipe.negatives):
+        yield "negatives", "own_samples needs a model, which `algorithm: pairs` has not; `algorithm: dpo` draws them"
+    splits = recipe.pairs.splits
+    if splits and abs(sum(splits.values()) - 1) > 1e-6:
+        yield "pairs.splits", f"the shares add up to {sum(splits.values()):g}; they must add up to 1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from rlkit.recipe.keys import all_keys, alternatives, marks, suggestion
 from rlkit.recipe.marks import OnDisk
 from rlkit.recipe.schema import PlugIn, Recipe
 from rlkit.recipe.text import FOOTER, HEADER, Value, parse, read_tree
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -194,9 +197,11 @@ def _missing_files(tree: Value, recipe: Recipe, made: list[Path]) -> list[str]:
         path = Path(text).expanduser()
         if mark.what == "model" and not (text.startswith((".", "/", "~")) or text.count("/") > 1):
             continue
+        if mark.what == "data" and HUB_ID.fullmatch(text) and not Path(text).suffix:
+            continue
         exists = {"file": path.is_file(), "folder": path.is_dir()}.get(mark.what, path.exists())
         if not exists and not any(path.resolve().is_relative_to(folder) for folder in made):
-            what = {"model": "folder"}.get(mark.what, mark.what)
+            what = {"model": "folder", "data": "file or folder"}.get(mark.what, mark.what)
             advice = " A recipe that makes it belongs under `needs`." if mark.what == "model" else ""
             problems.append(f"{place(tree, key.path)}: '{key.path}' is `{text}`, but there is no such {what}.{advice}")
     return problems

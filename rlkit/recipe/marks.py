@@ -34,10 +34,10 @@ class Kind:
 class OnDisk:
     """Marks a key that names a file or folder, which must exist before the run unless a recipe in `needs` makes it.
 
-    A model may also be a hub id (`org/name`), which is not looked up.
+    A model may also be a hub id (`org/name`), which is not looked up; so may data, a file or folder otherwise.
     """
 
-    what: Literal["file", "folder", "file or folder", "model"]
+    what: Literal["file", "folder", "file or folder", "model", "data"]
 
 
 @dataclass(frozen=True)

@@ -99,8 +99,9 @@ class Data:
     folder: Annotated[str | None, OnDisk("folder")] = None
     """Folder of video files, for `source: folder`; for `source: pairs` where their videos lie, if not beside the pairs.
     Clips that do not decode are set aside with their reason; the run goes on."""
-    captions: Annotated[str | None, OnDisk("file")] = None
-    """JSONL with `video` and `caption` on each line. Default: captions.jsonl in `folder`."""
+    captions: Annotated[str | None, OnDisk("data")] = None
+    """JSONL with `video` and `caption` on each line. Default: captions.jsonl in `folder`. `algorithm: pairs` also takes
+    parquet, a Hugging Face data set (local, or its hub id), and rows of TRL, ms-swift, LLaMA-Factory and 2U1."""
     pairs: Annotated[str | None, OnDisk("file or folder")] = None
     """Parquet file or folder with TRL's preference columns, for `source: pairs`."""
     num_clips: Count = 1000
@@ -267,6 +268,40 @@ class Guards:
 
 
 @dataclass(frozen=True)
+class PairMaking:
+    """For `algorithm: pairs`: how captions become preference pairs. `negatives`, `num_negatives` and `seed` apply."""
+
+    balance: Literal["off", "blind", "length", "both"] = "both"
+    """blind: thin the answers of each negative until text-only probes cannot tell them; length: keep only answers with
+    a mirror image in length. A row may end with fewer than num_negatives, or none."""
+    parser: Literal["rules", "spacy", "jieba"] = "rules"
+    """What finds the events; spacy and jieba see more, at a tenth of the speed."""
+    splits: dict[str, Share] = field(default_factory=dict)
+    """Name -> share, adding up to 1, for example {train: 0.9, test: 0.1}; each becomes a folder. Near-duplicates and
+    captions of one clip stay together. Needs `pip install 'rlkit[data]'`."""
+    near_duplicate: Annotated[float, Between(0.01, 1)] = 0.8
+    """Overlap (Jaccard, of four-word runs) above which two captions count as near-duplicates."""
+    rows_per_shard: Count = 5000
+    """Captions per parquet file: the unit of work, of resuming and of matching lengths."""
+    workers: CountOrZero = 0
+    """Processes on this machine; 0 works in the launched process. The pairs are the same for any number."""
+    engine: Literal["local", "ray"] = "local"
+    """ray runs the same functions on Ray Data; the run folder must lie on storage all machines share. Needs
+    `pip install 'rlkit[ray]'`."""
+    personal_data: Literal["keep", "mask", "mask_names"] = "keep"
+    """mask replaces e-mail and IP addresses, links, phone and card numbers by their kind; mask_names also English names
+    of persons, at spaCy's speed. Needs `pip install 'rlkit[personal]'`."""
+    question: dict[Literal["en", "zh"], str] = field(
+        default_factory=lambda: {"en": "Describe the video.", "zh": "请描述视频。"}
+    )
+    """What is asked about a clip, by the language of its caption, where the row asks nothing itself."""
+    licence: str | None = None
+    """Of rows that do not say their own."""
+    consent: str | None = None
+    """Of rows that do not say their own, for example `contract 2026-03`."""
+
+
+@dataclass(frozen=True)
 class System:
     """One row of a comparison."""
 
@@ -323,6 +358,8 @@ class Recipe:
     variants: dict[str, Annotated[dict[str, Any], Changes()]] = field(default_factory=dict)
     """Further systems trained from the same start, name -> dotted keys with their other values; for controls such as
     `dpo_shuffled: {data.shuffle_frames: true}`."""
+    pairs: PairMaking = field(default_factory=PairMaking)
+    """For `algorithm: pairs`: how captions become preference pairs."""
     compare: Compare = field(default_factory=Compare)
     """For `algorithm: compare`: the systems and seeds."""
     evaluate: Evaluate = field(default_factory=Evaluate)

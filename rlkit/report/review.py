@@ -6,6 +6,7 @@ votes.json. Nobody logs in, nothing is sent; the page saves its votes in the bro
 
 import argparse
 import hashlib
+import heapq
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def write_review(pairs: Path, page: Path, *, limit: int = 200, seed: int = 0) -> Path:
     """Write the page for at most `limit` answers of `pairs` and return its path; same arguments, same bytes."""
-    found = sorted(judgements(read_pairs(pairs)), key=lambda item: _hash(seed, item["id"], "order"))[:limit]
+    found = heapq.nsmallest(limit, judgements(read_pairs(pairs)), key=lambda item: _hash(seed, item["id"], "order"))
     if not found:
         raise DataError(f"{pairs}: holds no pairs to review.")
     name = f"{Path(pairs).name}-{_hash(seed, *(item['id'] for item in found))[:8]}"

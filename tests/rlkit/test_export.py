@@ -11,8 +11,9 @@ from PIL import Image
 from data_synth.formats import read_rows
 from data_synth.records import Rejected, make_record, read_records, text_of, write_records
 from data_synth.video import read_clip, write_mp4
+from rlkit.data import main
 from rlkit.errors import DataError
-from rlkit.export import export, main
+from rlkit.export import export
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "bigbuckbunny.mp4"
 MEANING = (

@@ -1,0 +1,100 @@
+"""Preference pairs from captions, without a model: negatives, balancing, splits, audit and card (data_synth/making).
+
+The run folder is the data set. Launched again it goes on where it was killed; finished, `rlkit data rebuild` brings it
+up to date with changed captions.
+"""
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from data_synth.making import Built, Operator, Options, build
+from data_synth.making.intake import fingerprint
+from data_synth.making.report import write_report
+from data_synth.sources import read_captions
+from rlkit.recipe import Recipe
+from rlkit.running import ranks
+from rlkit.running.folder import RunFolder
+from rlkit.running.progress import Progress, quiet
+
+
+def run(recipe: Recipe, folder: RunFolder) -> None:
+    """Make the pairs, audit them, write the card; see recipes/pairs_caption.yaml."""
+    quiet()
+    started = time.monotonic()
+    with Progress(folder.path.name, stages=2) as progress:
+        built = make(recipe, folder.path, progress, rank=ranks.number(), world=ranks.count())
+    if built is None:
+        return
+    found = write_report(folder.path, seed=recipe.seed)
+    folder.finish(results(built, found, time.monotonic() - started))
+    print(summary(built, found, folder.path), flush=True)
+
+
+def make(recipe: Recipe, out: Path, progress: Progress | None, *, rank: int = 0, world: int = 1) -> Built | None:
+    """The pairs of a recipe in `out`; this rank's share of them."""
+    source, clips = recipe.data.captions, recipe.data.folder
+    stages: list[str] = []
+
+    def show(stage: str, done: int, total: int) -> None:
+        if progress is not None and stage not in stages:
+            stages.append(stage)
+            progress.stage({"make": "making candidates", "finish": "writing pairs"}[stage], total)
+        elif progress is not None and done:
+            progress.advance()
+
+    return build(
+        lambda: read_captions(source, clips, media_folder=out / "media"),
+        out,
+        options_of(recipe),
+        source=fingerprint(source, clips),
+        rank=rank,
+        world=world,
+        workers=recipe.pairs.workers,
+        engine=recipe.pairs.engine,
+        progress=show,
+    )
+
+
+def options_of(recipe: Recipe) -> Options:
+    """The recipe's keys as data_synth takes them."""
+    making = recipe.pairs
+    return Options(
+        operators=[Operator(one.name, one.weight, one.options) for one in recipe.negatives],
+        num_negatives=recipe.num_negatives,
+        seed=recipe.seed,
+        questions=dict(making.question),
+        parser=making.parser,
+        balance=making.balance,
+        splits=dict(making.splits),
+        near_duplicate=making.near_duplicate,
+        rows_per_shard=making.rows_per_shard,
+        personal_data=making.personal_data,
+        licence=making.licence,
+        consent=making.consent,
+    )
+
+
+def results(built: Built, audit: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """results.json: rows = pairs + quarantined + without_negative."""
+    names = ("length", "surface", "ngram", "position", "blind")
+    blind = {name: audit["overall"][name] for name in names if name in audit["overall"]}
+    return {"counts": asdict(built), "audit": blind, "leaks": audit["leaks"], "cost": {"seconds": round(seconds, 1)}}
+
+
+def summary(built: Built, audit: dict[str, Any], out: Path) -> str:
+    """What a person wants to know at the end."""
+    lines = [
+        f"{out}: {built.pairs:,} pairs from {built.rows:,} captions; {built.quarantined:,} could not be used and "
+        f"{built.without_negative:,} gave no negative (rejected_rows.jsonl says why).",
+    ]
+    if "blind" in audit["overall"]:
+        low, high = audit["overall"]["intervals"]["blind"]
+        lines.append(f"told without looking: {audit['overall']['blind']:.1%} ({low:.1%} to {high:.1%}), 50 % is none")
+    lines += audit["leaks"][:3]
+    lines += [
+        f"  judge by eye:  rlkit review {out}",
+        f"  train:         accelerate launch recipes/dpo_caption_folder.yaml data.source=pairs data.pairs={out}",
+    ]
+    return "\n".join(lines)
