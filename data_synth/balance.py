@@ -54,9 +54,16 @@ def chance(source: str, rejected: str) -> float:
 
 
 def fit(
-    matrix: scipy.sparse.csr_matrix, folds: np.ndarray, priority: np.ndarray, slack: float | None = None
+    matrix: scipy.sparse.csr_matrix,
+    folds: np.ndarray,
+    priority: np.ndarray,
+    slack: float | None = None,
+    most: float = MAX_SLACK,
 ) -> Balance | None:
-    """Fit on contrasts (Float[n, buckets], Int[n] folds, Float[n] priority, low is kept first); None when too few."""
+    """Fit on contrasts (Float[n, buckets], Int[n] folds, Float[n] priority, low is kept first); None when too few.
+
+    `slack` is found from the size of the leak where it is None, at most `most`.
+    """
     if matrix.shape[0] < FEWEST or len(np.unique(folds)) < 2:
         return None
     weights = np.zeros((FOLDS, matrix.shape[1]), dtype=np.float32)
@@ -76,7 +83,7 @@ def fit(
     right = np.bincount(bins[margin > 0], minlength=BINS)
     wrong = np.bincount(bins[margin < 0], minlength=BINS)
     if slack is None:
-        slack = min(MAX_SLACK, 1.0 + 4.0 * max(0.0, right.sum() / max(right.sum() + wrong.sum(), 1) - 0.5))
+        slack = min(most, 1.0 + 4.0 * max(0.0, right.sum() / max(right.sum() + wrong.sum(), 1) - 0.5))
     keep = np.minimum(1.0, slack * wrong / np.maximum(right, 1))
     cut = np.full(BINS, np.inf)
     for k in np.flatnonzero((keep < 1.0) & (right > 0)):

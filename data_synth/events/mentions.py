@@ -25,10 +25,16 @@ _POINTS_BACK = re.compile(
 )
 _POINTING = {"other", "this", "so", "that", "same", "it", "more"}
 _OPENS_ON_ANOTHER = re.compile(
-    r"(?:once|when|after|as|before|while|until|first|second|third|last|finally|because|since|now that|upon|having)\b",
+    r"(?:(?:once|when|after) (?:complete|completed|done|finished|that|this)|having|as a result|otherwise|therefore|"
+    r"thus|because of|first|second|third|last|finally)\b",
     re.IGNORECASE,
 )
 """A second clause that opens like this speaks of what came before it."""
+_THINGS = set(
+    """video clip camera screen scene shot title text ball car boat logo picture photo image credit view room game music
+    board table house dog cat horse it there light crowd team audience people""".split()
+)
+_OTHERS = {"another", "him", "other"}
 _ORDER = re.compile(
     r"((?:[^\s,;]+ ){1,12}?)(then|finally|eventually|subsequently|afterwards|next|later) (?=(\w+))", re.IGNORECASE
 )
@@ -131,7 +137,9 @@ def agrees(pronoun: str, noun_phrase: str) -> bool:
 
 def _may_be_a_person(noun_phrase: str, last: str) -> bool:
     """A person or an animal by its noun, or a name; "an empty gymnasium" is neither."""
-    if last in _PERSONS or last in _ANIMALS or last in words.SUBJECT_PRONOUNS or last in {"one", "other", "another"}:
+    if noun_phrase.lower() in words.SUBJECT_PRONOUNS:
+        return False  # "I … he": two people
+    if last in _PERSONS or last in _ANIMALS or last in {"one", "other", "another"}:
         return True
     person = last.endswith(("man", "woman", "er", "or", "ist", "ian", "eer", "boy", "girl", "mate", "star", "ee"))
     named = noun_phrase[:1].isupper() and noun_phrase.split()[0].lower() not in words.DETERMINERS
@@ -187,6 +195,8 @@ def _with_order(clause: str, order: str) -> str:
 def _swap(first: str, second: str, context: str, before: str) -> tuple[str, str] | None:
     """`swap` of clauses without words of order inside."""
     first_subject, second_subject = subject_of(first), subject_of(second)
+    if second_subject.lower() in ("he", "she") and not _OTHERS.isdisjoint(_words_of(first)):
+        return None  # "another man stands next to him … he": either of the two
     if any(_lost_subject(clause) for clause in (first, second)) or _OPENS_ON_ANOTHER.match(second):
         return None
     if first_subject and same_referent(first_subject, second_subject):
@@ -196,10 +206,20 @@ def _swap(first: str, second: str, context: str, before: str) -> tuple[str, str]
             return None  # one is an imperative or a fragment, the other is not
     elif second_subject.lower() in words.SUBJECT_PRONOUNS and not _known(second_subject, before):
         return None
+    elif second_subject.lower() in ("he", "she") and _could_be(second_subject.lower(), first_subject):
+        return None
     moved = _trade_objects(first, second, "", before)
     if moved is None:
         return None
     return recase(moved[1], first, context), recase(moved[0], second, context)
+
+
+def _could_be(pronoun: str, noun_phrase: str) -> bool:
+    """Is it open whether he or she is this one? Not for plurals, pronouns, things and the other sex."""
+    last = head(noun_phrase)
+    other = _FEMALE if pronoun == "he" else _MALE
+    known = noun_phrase.lower() in words.SUBJECT_PRONOUNS or last in other | _NO_PERSON | _THINGS
+    return not known and number(noun_phrase) == "sg"
 
 
 def _lost_subject(clause: str) -> bool:

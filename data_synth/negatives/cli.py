@@ -30,6 +30,9 @@ from data_synth.negatives.rows import Row, read_rows
 
 SAMPLE = 20_000
 """Order swaps that the balancing probes are fitted on; the rest is judged by them."""
+MOST_SLACK = 2.1
+"""Of the order swaps that the probes tell, at most so many stay per one that they get wrong: 56 % remain told on the
+captions we measured, for which one pair in twenty-five more stays than at 1.8."""
 BATCH = 2_000
 BUCKETS = 2**16
 
@@ -277,7 +280,7 @@ class _Sample:
         if not self.blocks:
             return None
         self.rows = balance.stacked(self.blocks)
-        return balance.fit(self.rows, np.array(self.folds), np.array(self.priorities))
+        return balance.fit(self.rows, np.array(self.folds), np.array(self.priorities), most=MOST_SLACK)
 
     def judge(self, fitted: "balance.Balance", lines: list[str], before: int) -> np.ndarray:
         """Which of these order swaps stay, Bool[n]; `before` came earlier. The rows of the sample are used again."""

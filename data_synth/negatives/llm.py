@@ -90,7 +90,9 @@ def check(caption: Caption, answer: str, kind: str) -> Negative | None:
     edit = {"spans": spans, "rejected_spans": rejected_spans, "asked": kind}
     if kind == "order_swap":
         return _checked_swap(caption, answer, edit)
-    same_words = content_words(answer, caption.language) == content_words(caption.text, caption.language)
+    same_words = caption.language == "en" and content_words(answer, caption.language) == content_words(
+        caption.text, caption.language
+    )
     old = [caption.text[s:e] for s, e in spans]
     new = [answer[s:e] for s, e in rejected_spans]
     if kind == "insert_event":

@@ -33,12 +33,9 @@ from data_synth.events.order import content_words, order_flipped, order_of, over
 
 REPEAT = 0.6
 """Two events that share more than this part of their content words count as the same event repeated."""
-_SUMMARY = re.compile(
-    r"\b(?:demonstrat\w+|instruct\w+|explain\w*|show\w*|teach\w*|talk\w*|learn\w*) (?:\w+ ){0,5}?how to\b",
-    re.IGNORECASE,
-)
+_SUMMARY = re.compile(r"\bhow to\b|\b(?:tutorial|lesson|demonstration)\b", re.IGNORECASE)
 """A sentence that says what the whole clip is about goes on while the next one happens."""
-RISK = -0.47
+RISK = -0.55
 """Highest `overlap_risk` at which two neighbouring sentences without a connective still count as a sequence."""
 
 
@@ -139,7 +136,7 @@ def corrupt_sentences(
     if (language == "zh" and b_kind != "sequence") or risk > RISK:
         return None
     texts = a[slice(*a_span)], b[slice(*b_span)]
-    if language == "en" and (any(en.is_background(text) for text in texts) or _SUMMARY.search(texts[0])):
+    if language == "en" and (any(en.is_background(text) for text in texts) or (first == 0 and _SUMMARY.search(a))):
         return None
     if parser == "spacy" and language == "en" and not _confirmed((a, a_span), (b, b_span)):
         return None

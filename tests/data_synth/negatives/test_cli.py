@@ -8,7 +8,14 @@ from data_synth.negatives import cli
 
 ROWS = [
     {"id": "a", "caption": "A red circle moves left. Then a blue square spins.", "licence": "MIT"},
-    {"id": "b", "sentences": ["A man enters a room.", "He takes off his coat, hat and gloves.", "Then he sits down."]},
+    {
+        "id": "b",
+        "sentences": [
+            "A man enters a room.",
+            "He takes off his coat, hat, scarf, boots and gloves in the hall.",
+            "Then he sits down.",
+        ],
+    },
     {"id": "c", "caption": "一个男人打开门，然后一只狗跑进来。"},
 ]
 GOOD = {"id": "good", "caption": "A dog barks. Then a cat runs away."}
@@ -86,11 +93,11 @@ def test_sentence_positions_and_spans(tmp_path):
     pairs, _ = run(tmp_path, ROWS[1:2])
     pair = next(p for p in pairs if p["edit"]["sentences"] == [1, 2])
     (a, b), (c, d) = pair["edit"]["spans"], pair["edit"]["rejected_spans"]
-    assert pair["chosen"][slice(*a)] == "He takes off his coat, hat and gloves"
+    assert pair["chosen"][slice(*a)] == "He takes off his coat, hat, scarf, boots and gloves in the hall"
     assert pair["chosen"][slice(*b)] == "he sits down"
     assert (pair["rejected"][slice(*c)], pair["rejected"][slice(*d)]) == (
         "He sits down",
-        "he takes off his coat, hat and gloves",
+        "he takes off his coat, hat, scarf, boots and gloves in the hall",
     )
 
 

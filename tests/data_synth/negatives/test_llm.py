@@ -64,6 +64,7 @@ def test_a_server_without_an_answer_is_one_sentence(server):
         ("count_change", "Two dogs run.", "Three dogs run.", ([[0, 3]], [[0, 5]])),
         ("actor_swap", "A man sings a song.", "A woman sings a song.", ([[2, 5]], [[2, 7]])),
         ("insert_event", "A man sings.", "A man sings. Then he bows.", ([[12, 12]], [[13, 26]])),
+        ("attribute_swap", "一辆红车停下。", "一辆蓝车停下。", ([[2, 3]], [[2, 3]])),
     ],
 )
 def test_what_was_asked_for_comes_with_its_spans(kind, caption, answer, spans):
