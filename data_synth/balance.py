@@ -62,7 +62,7 @@ def fit(
 ) -> Balance | None:
     """Fit on contrasts (Float[n, buckets], Int[n] folds, Float[n] priority, low is kept first); None when too few.
 
-    `slack` is found from the size of the leak where it is None, at most `most`.
+    `slack` grows with the leak where it is None: 1 without one, `most` where the probes tell 70 % and more.
     """
     if matrix.shape[0] < FEWEST or len(np.unique(folds)) < 2:
         return None
@@ -73,7 +73,7 @@ def fit(
     for k in range(FOLDS):
         train, test = np.flatnonzero(folds != k), np.flatnonzero(folds == k)
         flip = np.where(np.arange(len(train)) % 2 == 0, 1.0, -1.0)
-        model = LogisticRegression(C=0.3, solver="liblinear", fit_intercept=False, tol=1e-2)
+        model = LogisticRegression(C=0.15, solver="liblinear", fit_intercept=False, tol=1e-2)
         model.fit(scipy.sparse.diags(flip) @ dense[train], flip)
         weights[k, used] = model.coef_[0]
         margin[test] = matrix[test] @ weights[k]
@@ -83,7 +83,8 @@ def fit(
     right = np.bincount(bins[margin > 0], minlength=BINS)
     wrong = np.bincount(bins[margin < 0], minlength=BINS)
     if slack is None:
-        slack = min(most, 1.0 + 4.0 * max(0.0, right.sum() / max(right.sum() + wrong.sum(), 1) - 0.5))
+        told = right.sum() / max(right.sum() + wrong.sum(), 1)
+        slack = min(most, 1.0 + (most - 1.0) / 0.2 * max(0.0, told - 0.5))
     keep = np.minimum(1.0, slack * wrong / np.maximum(right, 1))
     cut = np.full(BINS, np.inf)
     for k in np.flatnonzero((keep < 1.0) & (right > 0)):
