@@ -38,6 +38,7 @@ GROUPS = {
 GUARD = re.compile(
     r"\b(?:orange juice|black and white|black-and-white|red wine|white wine|short (?:film|video|clip|while)|(?:an|the|"
     r"some|of|peels?|eats?) orange(?!\s\w)|"
+    r"round and round|(?:a|the|his|her|each|into|wine|shot|martini) glass(?!\s(?:door|window|table|bottle|jar|bowl))|"
     r"oranges|day of|one day|old town|open the|opens?|to open|full of|full[- ]\w+|dry(?:s|ing)? (?:the|his|her|it)|"
     r"to dry|white house|"
     r"green (?:beans?|onions?|tea|screen)|brown sugar|glass of|fast food)\b",

@@ -78,6 +78,8 @@ GUARD = re.compile(
     r"\b(?:has|have|had|having|is|are|was|were|be|been|being) left\b|\bleft (?:the|a|an|his|her|their|him|them|it|"
     r"over|behind)\b|"
     r"\b(?:all|just|that's) right\b|\bright (?:away|now|before|after|in|on|at|next|behind|beside|there|here|angle)\b|"
+    r"\b(?:up and down|down and up|in and out|forwards? and backwards?|backwards? and forwards?)\b|"
+    r"\b(?:\w+) (?:up|down|in|out) and (?:up|down|in|out)\b|"
     r"\bleft and right\b|\bright and left\b|\bfrom (?:left|right) to (?:left|right)\b|\bback and forth\b|"
     r"\b(?:look|looks|looking) forward\b|\bwalk(?:s|ing)? (?:up|down) and (?:up|down)\b|左右|上下",
     re.IGNORECASE,

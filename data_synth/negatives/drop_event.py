@@ -25,7 +25,7 @@ def corrupt(caption: str | Caption, *, seed: int = 0, event: int | None = None) 
     text, dropped = caption.text, caption.events[index]
     remaining = [e for k, e in enumerate(caption.events) if k != index]
     bodies = [_body(caption, e, k, index) for k, e in enumerate(remaining)]
-    if any(body is None for body in bodies):
+    if any(body is None for body in bodies) or _loses_subject(caption, remaining):
         return None
     parts, cursor = [], 0
     for slot, body in zip(caption.events, bodies, strict=False):
@@ -37,6 +37,16 @@ def corrupt(caption: str | Caption, *, seed: int = 0, event: int | None = None) 
     rejected = rejected if caption.language == "zh" else capital_first(rejected)
     edit = {"spans": [[dropped.start, dropped.end]], "rejected_spans": [], "event": index}
     return Negative(rejected, "drop_event", edit, f"'{dropped.text}' is missing")
+
+
+def _loses_subject(caption: Caption, remaining: list[Event]) -> bool:
+    """Would an English event without a subject of its own move to a place where a sentence or a clause needs one?"""
+    if caption.language == "zh":
+        return False
+    return any(
+        slot is not event and not subject_of(event.text) and (subject_of(slot.text) or event.sentence != slot.sentence)
+        for slot, event in zip(caption.events[1:], remaining[1:], strict=False)
+    )
 
 
 def _body(caption: Caption, event: Event, place: int, index: int) -> str | None:

@@ -103,3 +103,9 @@ def test_every_operator_is_pure_and_differs_from_the_caption(name, caption):
         assert first.text != caption and first.why
         assert all(0 <= s <= e <= len(caption) for s, e in first.edit.get("spans", []))
         assert all(0 <= s <= e <= len(first.text) for s, e in first.edit.get("rejected_spans", []))
+
+
+def test_an_event_without_a_subject_does_not_open_a_sentence():
+    caption = "A man opens a box. He takes out a ball and throws it. Then he waves."
+    assert drop_event.corrupt(caption, event=1) is None
+    assert drop_event.corrupt(caption, event=2).text == "A man opens a box. He takes out a ball and he waves."

@@ -85,3 +85,13 @@ def test_no_unigram_is_only_ever_a_negative():
     for groups in (direction_flip.GROUPS["en"][:6], attribute_swap.GROUPS["en"], count_change.GROUPS["en"]):
         for group in groups:
             assert len(set(group)) == len(group) >= 2
+
+
+@pytest.mark.parametrize("caption", ["A child runs up and down a hill.", "He walks in and out of the room."])
+def test_a_movement_both_ways_is_left_alone(caption):
+    assert direction_flip.corrupt(caption) is None
+
+
+@pytest.mark.parametrize("caption", ["He pours milk into a glass.", "She spins round and round."])
+def test_a_word_that_is_no_attribute_here_is_left_alone(caption):
+    assert attribute_swap.corrupt(caption) is None
