@@ -104,17 +104,31 @@ def _thinned(made, places: Sequence[tuple[int, int]], operator: str, fitted: Fit
 
 def _contrasts(operator: str, pairs: Sequence[tuple[str, str]]) -> scipy.sparse.csr_matrix:
     """Float[n, BUCKETS]: what blind probes see of each (chosen, rejected); of swaps, what moved is all there is."""
-    if operator == "order_swap":
-        return probes.hashed((probes.moved(a, b) for a, b in pairs), BUCKETS)
-    return probes.hashed((_all_probes(a, b) for a, b in pairs), BUCKETS)
+    seen = probes.moved if operator == "order_swap" else contrast
+    return probes.hashed((seen(a, b) for a, b in pairs), BUCKETS)
 
 
-def _all_probes(chosen: str, rejected: str) -> probes.Features:
-    return {
-        f"{name} {key}": value
-        for name, probe in probes.PROBES.items()
-        for key, value in probes.contrast(probe, chosen, rejected).items()
-    }
+def contrast(chosen: str, rejected: str) -> probes.Features:
+    """What the audit's probes see of a pair, from the words around the change alone: most of a caption stays, and its
+    features would cancel."""
+    left, right = trimmed(chosen, rejected)
+    found = probes.moved(chosen, rejected)
+    for name, probe in (("surface", probes.surface), ("ngram", probes.ngram)):
+        found.update((f"{name} {key}", value) for key, value in probes.contrast(probe, left, right).items())
+    return found
+
+
+def trimmed(chosen: str, rejected: str) -> tuple[str, str]:
+    """The parts of chosen and rejected without what both begin and end with, except for about
+    two words on either side."""
+    most = min(len(chosen), len(rejected))
+    start = next((k for k in range(most) if chosen[k] != rejected[k]), most)
+    end = next((k for k in range(most - start) if chosen[-1 - k] != rejected[-1 - k]), most - start)
+    start = max(chosen.rfind(" ", 0, max(chosen.rfind(" ", 0, start), 0)), 0)
+    tail = chosen[len(chosen) - end :] if end else ""
+    second = tail.find(" ", tail.find(" ") + 1) if tail.find(" ") >= 0 else -1
+    end = end - second if second >= 0 else 0
+    return chosen[start : len(chosen) - end], rejected[start : len(rejected) - end]
 
 
 def _priority(source: str, one: Mapping[str, Any]) -> float:

@@ -12,8 +12,8 @@ from data_synth.making.options import Operator, Options
 from data_synth.negatives import cli, order_swap
 from data_synth.sources import CaptionRow
 
-TRIES = 4
-"""Seeds tried per operator and row before it is given up: some corruptions come out alike."""
+TRIES = 2
+"""Repetitions after which an operator has nothing new to say of a caption."""
 
 
 def make(row: CaptionRow, options: Options) -> dict[str, Any]:
@@ -51,21 +51,17 @@ def _candidates(
     left_out = mirror.KINDS if mirror.wanted(options) else ()  # those are made by the shard, not by the row
     open_ = {one.name: one for one in options.operators if one.weight > 0 and one.name not in left_out}
     sources = {name: _negatives(one, parsed, sentences, options) for name, one in open_.items()}
-    tries = dict.fromkeys(open_, 0)
     found: dict[str, dict[str, Any]] = {}
     refused = []
     while open_ and len(found) < options.wanted:
         name = draw.choices(list(open_), [one.weight for one in open_.values()])[0]
         negative = next(sources[name], None)
-        tries[name] += 1
         if negative is None:
             refused += [] if any(one["operator"] == name for one in found.values()) else [name]
             del open_[name]
             continue
         if negative[1].text != caption:
             found.setdefault(negative[1].text, _candidate(name, *negative))
-        if tries[name] >= TRIES * options.wanted:
-            del open_[name]
     return list(found.values()), sorted(refused)
 
 

@@ -48,7 +48,7 @@ class Options:
     @property
     def wanted(self) -> int:
         """Candidates per row: more than are kept, because balancing drops some."""
-        return self.num_negatives * (1 if self.balance == "off" else 2)
+        return self.num_negatives if self.balance == "off" else -(-3 * self.num_negatives // 2)
 
     def making(self) -> dict[str, Any]:
         """The part that decides which candidates a row gets; others may change without making them anew."""

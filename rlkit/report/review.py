@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
+from PIL import Image
 
 from rlkit.errors import DataError
 from rlkit.report.film_strip import data_uri, film_strip, jpeg_bytes
@@ -29,20 +31,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="the page; default: review.html beside the pairs")
     parser.add_argument("--limit", type=int, default=200, help="at most this many judgements, spread over the pairs")
     parser.add_argument("--seed", type=int, default=0, help="which pairs, in which order, and their sides")
+    parser.add_argument("--media-root", type=Path, help="where clips lie, if not where the pairs' recipe says")
     given = parser.parse_args(argv)
     beside = given.pairs if given.pairs.is_dir() else given.pairs.parent
-    page = write_review(given.pairs, given.out or beside / "review.html", limit=given.limit, seed=given.seed)
+    root = given.media_root or media_root(beside)
+    page = write_review(given.pairs, given.out or beside / "review.html", limit=given.limit, seed=given.seed, root=root)
     print(page)
     return 0
 
 
-def write_review(pairs: Path, page: Path, *, limit: int = 200, seed: int = 0) -> Path:
-    """Write the page for at most `limit` answers of `pairs` and return its path; same arguments, same bytes."""
+def media_root(folder: Path) -> Path:
+    """The folder that media paths of pairs are relative to: that of the recipe that made them, else the pairs' own."""
+    stored = Path(folder) / "recipe.yaml"
+    if stored.is_file():
+        from rlkit.recipe.file import load
+
+        clips = load(stored).data.folder
+        if clips is not None:
+            return Path(clips)
+    return Path(folder)
+
+
+def write_review(pairs: Path, page: Path, *, limit: int = 200, seed: int = 0, root: Path | None = None) -> Path:
+    """Write the page for at most `limit` answers of `pairs` and return its path; same arguments, same bytes.
+
+    root: the folder that media paths are relative to, the working directory where it is None.
+    """
     found = heapq.nsmallest(limit, judgements(read_pairs(pairs)), key=lambda item: _hash(seed, item["id"], "order"))
     if not found:
         raise DataError(f"{pairs}: holds no pairs to review.")
     name = f"{Path(pairs).name}-{_hash(seed, *(item['id'] for item in found))[:8]}"
-    data = {"name": name, "seed": seed, "items": [_shown(item, seed) for item in found]}
+    data = {"name": name, "seed": seed, "items": [_shown(item, seed, root) for item in found]}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
@@ -71,7 +90,8 @@ def read_pairs(path: Path) -> Iterable[Mapping[str, Any]]:
 
 
 def judgements(rows: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
-    """One item per rejected answer: `id` ("<pair>:<number>"), `prompt`, `chosen`, `rejected`, `kind`, `video`.
+    """One item per rejected answer: `id` ("<pair>:<number>"), `prompt`, `chosen`, `rejected`, `kind`, `media`: its
+    first video or picture as (path, start, end), None where there is none.
 
     A pair without `pair_id` is known by the hash of its texts, so that votes survive reordering of the file.
     """
@@ -82,7 +102,7 @@ def judgements(rows: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
         kinds = row.get("rejected_kind") or row.get("kind") or ""
         kinds = [kinds] * len(rejected) if isinstance(kinds, str) else list(kinds)
         identity = row.get("pair_id") or _hash(chosen, *(_text(answer) for answer in rejected))[:16]
-        videos = row.get("videos") or []
+        media = _media(row)
         for number, (answer, kind) in enumerate(zip(rejected, kinds, strict=True)):
             yield {
                 "id": f"{identity}:{number}",
@@ -90,7 +110,7 @@ def judgements(rows: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
                 "chosen": chosen,
                 "rejected": _text(answer),
                 "kind": kind,
-                "video": videos[0] if videos else None,
+                "media": media,
             }
 
 
@@ -124,7 +144,16 @@ def resolve(votes: Path, pairs: Path) -> list[dict[str, Any]]:
     return out
 
 
-def _shown(item: Mapping[str, Any], seed: int) -> dict[str, Any]:
+def _media(row: Mapping[str, Any]) -> tuple[str, float | None, float | None] | None:
+    if row.get("videos") and isinstance(row.get("prompt"), list):
+        from data_synth.records import pieces
+
+        return pieces(row)[0]
+    paths = [*(row.get("videos") or []), *(row.get("images") or [])]
+    return (paths[0], None, None) if paths else None
+
+
+def _shown(item: Mapping[str, Any], seed: int, root: Path | None) -> dict[str, Any]:
     """What the page gets of an item: nothing that tells the chosen answer from the rejected one."""
     answers = [item["chosen"], item["rejected"]]
     if chosen_side(item["id"], seed) == "right":
@@ -135,22 +164,38 @@ def _shown(item: Mapping[str, Any], seed: int) -> dict[str, Any]:
         "prompt": item["prompt"],
         "left": left,
         "right": right,
-        "picture": _picture(item["video"]),
+        "picture": _picture(item["media"], root),
     }
 
 
-def _picture(video: str | None) -> str | None:
-    """The clip's film strip; None where it has no clip, or one that does not decode (the page says nothing then)."""
-    if not video or not Path(video).is_file():
+def _picture(media: tuple[str, float | None, float | None] | None, root: Path | None) -> str | None:
+    """The film strip of the piece of the clip, or the picture, as data; None where there is none, or none that decodes
+    (the page then says nothing)."""
+    if media is None:
         return None
-    from data_synth.errors import DataError as UnreadableClip
+    name, start, end = media
+    path = Path(name) if root is None or Path(name).is_file() else Path(root, name)
+    if not path.is_file():
+        return None
+    from data_synth.errors import DataError as Unreadable
+    from data_synth.folder import PICTURE_SUFFIXES
+    from data_synth.pictures import read_picture
     from data_synth.video import read_clip
 
     try:
-        clip = read_clip(video, num_frames=8, height=112)
-    except UnreadableClip:
+        if path.suffix.lower() in PICTURE_SUFFIXES:
+            return data_uri(jpeg_bytes(_small(read_picture(path))))
+        clip = read_clip(path, num_frames=8, height=112, start=start, end=end)
+    except Unreadable:
         return None
     return data_uri(jpeg_bytes(film_strip(clip.frames, clip.timestamps)))
+
+
+def _small(pixels: np.ndarray) -> Image.Image:
+    """A picture of at most 640 x 480 pixels."""
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((640, 480))
+    return picture
 
 
 def _text(answer: Any) -> str:

@@ -29,7 +29,7 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
         return
     found = write_report(folder.path, seed=recipe.seed)
     folder.finish(results(built, found, time.monotonic() - started))
-    print(summary(built, found, folder.path), flush=True)
+    print(summary(built, found, folder.path, recipe.data.folder), flush=True)
 
 
 def make(recipe: Recipe, out: Path, progress: Progress | None, *, rank: int = 0, world: int = 1) -> Built | None:
@@ -83,8 +83,9 @@ def results(built: Built, audit: dict[str, Any], seconds: float) -> dict[str, An
     return {"counts": asdict(built), "audit": blind, "leaks": audit["leaks"], "cost": {"seconds": round(seconds, 1)}}
 
 
-def summary(built: Built, audit: dict[str, Any], out: Path) -> str:
-    """What a person wants to know at the end."""
+def summary(built: Built, audit: dict[str, Any], out: Path, clips: str | None) -> str:
+    """What a person wants to know at the end. clips: the folder of the media."""
+    of_clips = f" data.folder={clips}" if clips else ""
     lines = [
         f"{out}: {built.pairs:,} pairs from {built.rows:,} captions; {built.quarantined:,} could not be used and "
         f"{built.without_negative:,} gave no negative (rejected_rows.jsonl says why).",
@@ -95,6 +96,6 @@ def summary(built: Built, audit: dict[str, Any], out: Path) -> str:
     lines += audit["leaks"][:3]
     lines += [
         f"  judge by eye:  rlkit review {out}",
-        f"  train:         accelerate launch recipes/dpo_caption_folder.yaml data.source=pairs data.pairs={out}",
+        f"  train:         rlkit run recipes/dpo_caption_folder.yaml data.source=pairs data.pairs={out}{of_clips}",
     ]
     return "\n".join(lines)

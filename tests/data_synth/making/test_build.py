@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from data_synth import probes
 from data_synth.check import check
-from data_synth.making import Operator, Options, intake, remove, report
+from data_synth.making import Operator, Options, balancing, intake, remove, report
 from data_synth.making.files import lines_of
 from data_synth.records import read_records, shards_of, text_of
 from data_synth.sources import read_captions
@@ -213,3 +214,20 @@ def test_ray_gives_the_same_bytes(built, tmp_path):
     finally:
         ray.shutdown()
     assert contents(tmp_path / "out") == contents(out)
+
+
+def test_what_blind_probes_see_of_a_local_change_is_what_they_see_of_the_whole():
+    """The n-gram contrast of the words around a change equals that of the whole texts: all else cancels."""
+    pairs = [
+        ("A man in a red coat walks. Then he turns left.", "A man in a blue coat walks. Then he turns left."),
+        ("A dog runs.", "A dog runs. Then it barks."),
+        ("Then a cat sits down slowly here.", "Then a cat sits up slowly here."),
+        ("一个男人先打开门，然后坐下。", "一个女人先打开门，然后坐下。"),
+    ]
+    for chosen, rejected in pairs:
+        whole = probes.contrast(probes.ngram, chosen, rejected)
+        local = balancing.contrast(chosen, rejected)
+        found = {key.removeprefix("ngram "): value for key, value in local.items() if key.startswith("ngram ")}
+        assert {k: v for k, v in found.items() if "<s>" not in k and "</s>" not in k} == {
+            k: v for k, v in whole.items() if "<s>" not in k and "</s>" not in k
+        }

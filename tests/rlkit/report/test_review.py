@@ -1,10 +1,13 @@
 """The review page: blind, offline, harmless, and votes come back to the right pair and the right answer."""
 
+import base64
+import io
 import json
 import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from data_synth.records import make_record, write_records
 from data_synth.video import write_mp4
@@ -112,6 +115,38 @@ def test_our_parquet_gives_one_judgement_per_rejected_answer_with_its_film_strip
     items = page_data(tmp_path / "pairs/review.html")["items"]
     assert len(items) == 2 and {item["prompt"] for item in items} == {"Describe the video."}
     assert all(item["picture"].startswith("data:image/jpeg;base64,") for item in items)
+
+
+def strip(items):
+    """The pictures of a page's items as arrays."""
+    return [
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(item["picture"].partition(",")[2]))).convert("RGB")).astype(
+            int
+        )
+        for item in items
+    ]
+
+
+def test_the_strip_is_of_the_piece_that_is_meant_and_a_picture_is_shown_as_one(tmp_path):
+    frames = np.zeros((20, 48, 64, 3), np.uint8)
+    frames[10:, :, :, 2] = 255  # black for a second, then blue
+    write_mp4(tmp_path / "a.mp4", frames, 10)
+    Image.fromarray(np.full((30, 40, 3), (255, 0, 0), np.uint8)).save(tmp_path / "a.png")
+    rejected = [("order_swap", "B, then A.")]
+    rows = [
+        make_record("Describe.", "First.", rejected, videos=["a.mp4"], start=0.0, end=0.8),
+        make_record("Describe.", "Last.", rejected, videos=["a.mp4"], start=1.2, end=2.0),
+        make_record("Describe.", "Picture.", rejected, images=["a.png"]),
+    ]
+    write_records(rows, tmp_path)
+    assert review.main([str(tmp_path)]) == 0  # media lie beside the pairs
+    items = page_data(tmp_path / "review.html")["items"]
+    texts = [joined(item["left"]) + joined(item["right"]) for item in items]
+    of = {name: picture for name in ("First", "Last", "Picture") for t, picture in zip(texts, strip(items), strict=True)
+          if name in t}  # fmt: skip
+    assert (of["Last"][:, :, 2] - of["Last"][:, :, 0] > 150).mean() > 0.3
+    assert (of["First"][:, :, 2] - of["First"][:, :, 0] > 150).mean() < 0.01
+    assert of["Picture"].shape == (30, 40, 3) and np.abs(of["Picture"].mean((0, 1)) - (254, 0, 0)).max() < 3
 
 
 def test_a_line_that_is_no_pair_is_named(tmp_path):
