@@ -2,13 +2,15 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CORES := $(shell getconf _NPROCESSORS_ONLN)
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: demo test lint bench torture clean
 
 demo: $(VENV)/.installed
-	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no recipes/dpo_caption.yaml
+	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+	  --num_cpu_threads_per_process $(CORES) recipes/dpo_caption.yaml  # accelerate gives a process one thread
 
 test: $(VENV)/.installed-test
 	OMP_NUM_THREADS=2 $(BIN)/python -m pytest tests
