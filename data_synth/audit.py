@@ -13,6 +13,7 @@ import scipy.sparse
 from data_synth import balance, lm_probe, probes
 from data_synth.errors import DataError
 from data_synth.pair_files import Pair, read_pairs
+from data_synth.whole import whole
 
 THRESHOLD = 0.60
 """A leak is an accuracy above this whose interval lies above 0.5."""
@@ -156,9 +157,8 @@ def _balance_to(pairs: Sequence[Pair], out: Path, seed: int) -> dict:
             [p.chosen for p in group], [p.rejected for p in group], [p.source_id for p in group]
         )
     stays = [p for p, k in zip(pairs, keep, strict=True) if k]
-    aside = out.with_name(out.name + ".partial")
-    aside.write_text("".join(json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in stays), encoding="utf-8")
-    aside.replace(out)
+    with whole(out, "w") as file:
+        file.writelines(json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in stays)
     return {"kept": round(float(keep.mean()), 4), **audit(stays, seed=seed)} if stays else {"kept": 0.0}
 
 

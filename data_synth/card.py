@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data_synth.records import REJECTED_NAME, Rejected, read_records, shards_of, text_of
+from data_synth.whole import whole
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 LINEAGE = (
@@ -96,9 +97,8 @@ def write_card(folder: str | Path, *, name: str | None = None, audit: Mapping[st
     if audit is None and (folder / "audit.json").is_file():
         audit = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
     text = card(count(folder), name or folder.resolve().name, audit, splits_of(folder))
-    aside = folder / ".README.md.part"
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(folder / "README.md")
+    with whole(folder / "README.md", "w") as file:
+        file.write(text)
     return folder / "README.md"
 
 

@@ -14,6 +14,7 @@ from data_synth.check import check
 from data_synth.errors import DataError
 from data_synth.jsonl import read_lines
 from data_synth.records import Rejected, content_id
+from data_synth.whole import whole
 
 ROLES = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "assistant", "system": "system"}
 TAG = re.compile(r"(<image>|<video>)\n?")
@@ -297,10 +298,8 @@ def _image_path(image: Any, i: int, media_folder) -> str:
     suffix = ".jpg" if data[:2] == b"\xff\xd8" else ".webp" if data[8:12] == b"WEBP" else ".png"
     path = Path(media_folder) / f"{content_id(data.hex())}{suffix}"
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.part")
-        aside.write_bytes(data)
-        aside.replace(path)
+        with whole(path) as file:
+            file.write(data)
     return str(path)
 
 

@@ -1,99 +1,24 @@
-"""What follows from where pairs came from: rebuild what changed, remove a source, keep near-duplicates together."""
+"""What follows from where pairs came from: removing a source with all that descends from it, and splits by group."""
 
 import json
 import re
-import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from data_synth.errors import DataError
 from data_synth.records import (
     REJECTED_NAME,
     Rejected,
-    Written,
     content_id,
     read_records,
     shards_of,
-    write_records,
     write_shard,
 )
+from data_synth.whole import whole
 
 SHINGLE = 4  # words, or characters of Chinese, per shingle
 PERMUTATIONS = 128
-
-
-class Source(Protocol):
-    """A row that pairs are made from; data_synth.folder.Captioned is one."""
-
-    @property
-    def id(self) -> str: ...
-
-    @property
-    def content_id(self) -> str: ...
-
-
-@dataclass
-class Rebuilt:
-    """What rebuild did."""
-
-    written: Written
-    kept: int = 0
-    """Sources whose pairs were taken over."""
-    made: int = 0
-    """Sources that are new or changed, or were made with other settings."""
-    gone: int = 0
-    """Sources of the old pairs that are there no more."""
-
-
-def rebuild(
-    folder: str | Path,
-    sources: Iterable[Source | Rejected],
-    make: Callable[[Any], Iterable[dict[str, Any]]],
-    *,
-    settings: Mapping[str, Any],
-    rows_per_shard: int = 20_000,
-) -> Rebuilt:
-    """Bring a folder of pairs up to date with its sources, calling make for new and changed ones only.
-
-    The result is the same, byte for byte, as making all of it anew: pairs stand in the order of the sources. settings
-    (JSON) are what else make depends on; pairs made under others are made again. Pairs get source_id, parent_id and
-    options from here. The folder may be empty at first.
-    """
-    folder = Path(folder)
-    old = read_records(folder) if any(folder.glob("pairs-*.parquet")) else None
-    known = sqlite3.connect("")  # a temporary file: memory does not grow with the number of pairs
-    known.execute("CREATE TABLE rows (source TEXT, parent TEXT, row INTEGER)")
-    if old is not None:
-        wanted, lineage = dict(settings), old.select_columns(["source_id", "parent_id", "options"])
-        found = ((r["source_id"], r["parent_id"] if r["options"] == wanted else None, i) for i, r in enumerate(lineage))
-        known.executemany("INSERT INTO rows VALUES (?, ?, ?)", found)
-    known.execute("CREATE INDEX by_source ON rows (source, row)")
-    rebuilt = Rebuilt(Written())
-    try:
-        rows = _rows(sources, make, dict(settings), old, known, rebuilt)
-        rebuilt.written = write_records(rows, folder, rows_per_shard=rows_per_shard, overwrite=True)
-        rebuilt.gone = known.execute("SELECT COUNT(DISTINCT source) FROM rows").fetchone()[0]
-    finally:
-        known.close()
-    return rebuilt
-
-
-def _rows(sources, make, settings, old, known: sqlite3.Connection, rebuilt: Rebuilt) -> Iterator[Any]:
-    for source in sources:
-        if isinstance(source, Rejected):
-            yield source
-            continue
-        found = known.execute("SELECT parent, row FROM rows WHERE source = ? ORDER BY row", (source.id,)).fetchall()
-        known.execute("DELETE FROM rows WHERE source = ?", (source.id,))  # what remains at the end has no source
-        if found and all(parent == source.content_id for parent, _ in found):
-            rebuilt.kept += 1
-            yield from (old[row] for _, row in found)
-            continue
-        rebuilt.made += 1
-        for record in make(source):
-            yield {**record, "source_id": source.id, "parent_id": source.content_id, "options": settings}
 
 
 def remove_sources(folder: str | Path, source_ids: Collection[str]) -> int:
@@ -171,46 +96,12 @@ def _write_quarantine(folder: Path, gone: Collection[str]) -> None:
     path = folder / REJECTED_NAME
     if not path.exists():
         return
-    aside = path.with_name(f".{path.name}.part")
-    with path.open(encoding="ascii") as old, aside.open("w", encoding="ascii") as new:
+    with path.open(encoding="ascii") as old, whole(path, "w") as new:
         for line in old:
             row = json.loads(line).get("row")
             names = [row.get(key) for key in ("source_id", "id")] if isinstance(row, Mapping) else []
             if not any(str(name) in gone for name in names):
                 new.write(line)
-    aside.replace(path)
-
-
-def near_duplicates(texts: Iterable[tuple[str, str]], *, threshold: float = 0.8) -> dict[str, str]:
-    """(id, text) pairs -> id of the first text of the same group. Texts are near-duplicates when their sets of shingles
-    overlap by about threshold (Jaccard), and groups are joined through common members.
-
-    MinHash of Broder 1997 by datasketch, which is optional: pip install datasketch.
-    """
-    try:
-        from datasketch import MinHash, MinHashLSH
-    except ImportError:
-        raise DataError("near-duplicates need the package datasketch; install it: pip install datasketch.") from None
-    index = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS)
-    leader: dict[str, str] = {}
-
-    def find(identity: str) -> str:
-        while leader[identity] != identity:
-            leader[identity] = leader[leader[identity]]
-            identity = leader[identity]
-        return identity
-
-    for identity, text in texts:
-        sketch = MinHash(num_perm=PERMUTATIONS, seed=1)
-        sketch.update_batch([shingle.encode() for shingle in shingles(text)])
-        leader[identity] = identity
-        for other in sorted(index.query(sketch)):
-            # the earliest member leads, so that groups do not depend on how the index is laid out
-            mine, theirs = find(identity), find(other)
-            if mine != theirs:
-                leader[mine] = theirs
-        index.insert(identity, sketch)
-    return {identity: find(identity) for identity in leader}
 
 
 def shingles(text: str) -> set[str]:

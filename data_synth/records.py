@@ -20,6 +20,7 @@ from datasets import Dataset, Features, Json, List, Value, concatenate_datasets
 
 from data_synth.check import check
 from data_synth.errors import DataError
+from data_synth.whole import whole
 
 ROW_GROUP = 2_000  # rows held in memory at once when writing; many small groups would make opening slow
 ROW_GROUP_BYTES = 16 << 20  # and no more text than this, for rows with very long captions
@@ -233,9 +234,8 @@ def content_hash(path: str | Path) -> str:
                 own = hashlib.sha256()
                 while block := file.read(1 << 20):
                     own.update(block)
-            aside = Path(tempfile.mkstemp(prefix=".part-", dir=kept.parent)[1])
-            aside.write_text(own.hexdigest())
-            aside.replace(kept)
+            with whole(kept, "w") as out:
+                out.write(own.hexdigest())
         digest.update(kept.read_bytes())
     return digest.hexdigest()
 

@@ -10,8 +10,8 @@ import numpy as np
 import scipy.sparse
 
 from data_synth import balance, probes
-from data_synth.making.files import whole
 from data_synth.making.options import LENGTH_KINDS, Options
+from data_synth.whole import whole
 
 SAMPLE = 10_000
 """Candidates per operator that the probes are fitted on: the first of the data set, so that memory stays the same."""

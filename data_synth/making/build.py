@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 
 from data_synth.making import balancing, finish, intake, mirror, old, report, split
-from data_synth.making.files import lines_of, wait_for, whole, whole_json, whole_lines
+from data_synth.making.files import lines_of, wait_for, whole_json, whole_lines
 from data_synth.making.make import make, read_ahead
 from data_synth.making.options import Options
 from data_synth.records import REJECTED_NAME, SHARD_NAME, Rejected, write_shard
 from data_synth.sources import CaptionRow
+from data_synth.whole import whole
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage, and how many of how many shards are done."""

@@ -1,9 +1,7 @@
-"""Files of the work folder: they appear whole, by rename, so that a killed job never leaves half of one."""
+"""Files of the work folder, each whole or not there; and waiting for those of other ranks."""
 
-import contextlib
 import io
 import json
-import os
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,18 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-
-@contextlib.contextmanager
-def whole(path: Path, mode: str = "wb") -> Iterator[Any]:
-    """A file to write that is there, complete, only after the block ended well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with aside.open(mode) as file:
-            yield file
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+from data_synth.whole import whole
 
 
 def whole_json(path: Path, value: Any) -> None:

@@ -8,9 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from data_synth.making.files import lines_of, whole, whole_lines
+from data_synth.making.files import lines_of, whole_lines
 from data_synth.records import Rejected
 from data_synth.sources import CaptionRow
+from data_synth.whole import whole
 
 
 def take_in(

@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 
 from data_synth import audit
 from data_synth.card import Counts, card, splits_of
-from data_synth.making.files import whole, whole_json
+from data_synth.making.files import whole_json
 from data_synth.pair_files import Pair
 from data_synth.records import JSON_DEPTH, REJECTED_NAME, shards_of, text_of
+from data_synth.whole import whole
 
 AUDITED = 10_000
 """Pairs that are audited; a larger set is sampled by the hash of its pairs, so that time and memory stay the same."""

@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 
 from data_synth.errors import DataError
 from data_synth.lineage import PERMUTATIONS, shingles, split_of
-from data_synth.making.files import whole
+from data_synth.whole import whole
 
 SLACK = 0.05
 """An estimated overlap this much below the threshold still joins: better one pair too many than one in two splits."""

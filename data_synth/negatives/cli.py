@@ -27,6 +27,7 @@ from data_synth.events import Negative, en_spacy, parse
 from data_synth.mixture import Mirror
 from data_synth.negatives import order_swap
 from data_synth.negatives.rows import Row, read_rows
+from data_synth.whole import whole
 
 SAMPLE = 20_000
 """Order swaps that the balancing probes are fitted on; the rest is judged by them."""
@@ -148,7 +149,7 @@ def run(
         seen = stack.enter_context(contextlib.closing(sqlite3.connect(folder / "ids.sqlite", isolation_level=None)))
         spool = folder / "spool.jsonl"
         sample = _Sample(BUCKETS) if balanced and "order_swap" in operators else None
-        with _whole(quarantine) as bad, spool.open("w", encoding="utf-8") as spooled:
+        with whole(quarantine, "w") as bad, spool.open("w", encoding="utf-8") as spooled:
             for row in _read_ahead(read_rows(captions, seen), parser):
                 counts.rows += 1
                 if row.reason:
@@ -161,7 +162,7 @@ def run(
                     counts.spooled[line["kind"]] += 1
                     if sample is not None and line["kind"] == "order_swap":
                         sample.add(line)
-        with _whole(out) as target:
+        with whole(out, "w") as target:
             kept = _kept(spool, sample)
             for kind, text in _neutral(kept) if neutral else kept:
                 target.write(text)
@@ -206,15 +207,6 @@ def _read_ahead(rows: Iterator[Row], parser: str) -> Iterator[Row]:
             text for row in group if not row.reason for text in (row.sentences or [row.text]) if text.isascii()
         )
         yield from group
-
-
-@contextlib.contextmanager
-def _whole(path: Path):
-    """A text file that appears whole: written aside, then renamed."""
-    aside = path.with_name(path.name + ".partial")
-    with aside.open("w", encoding="utf-8") as file:
-        yield file
-    aside.replace(path)
 
 
 def _pairs(row: Row, operators: dict, seed: int, parser: str, counts: Counts) -> Iterator[dict]:

@@ -6,13 +6,13 @@ clips renders only the missing ones, and a killed run goes on where it stopped.
 
 import json
 import multiprocessing
-import os
 import random
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 from data_synth.video import write_mp4
+from data_synth.whole import whole
 from data_synth.world.captions import parse, probes, true_caption
 from data_synth.world.noise import Noise, noisy_caption
 from data_synth.world.render import FPS, render
@@ -97,14 +97,11 @@ def write_captions(
     Without `noise` the caption is the true one. `video` is relative to the folder.
     """
     path = Path(folder) / f"{split}{tag and '-'}{tag}.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with aside.open("w", encoding="utf-8") as file:
+    with whole(path, "w") as file:
         for index in range(count):
             script = draw_script(seed, index, split=split, num_events=num_events)
             row = clip_row(script, split, index, seed=seed, noise=noise, language=language)
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    aside.replace(path)
     return path
 
 

@@ -214,8 +214,6 @@ class Train:
     """AdamW's memory of squared gradients; 0.95 to 0.99 suits short runs."""
     logging_steps: Count = 10
     """A line in metrics.jsonl every so many optimiser steps."""
-    eval_steps: CountOrZero = 0
-    """Quick evaluation every so many optimiser steps; 0 evaluates at the end only."""
     save_steps: CountOrZero = 0
     """A checkpoint every so many optimiser steps; 0 keeps none, and an interrupted run starts over."""
     save_total_limit: Count = 1
@@ -372,6 +370,7 @@ NO_DEFAULT = ("algorithm",)
 """Keys every recipe must give."""
 
 OFTEN_CALLED = {
+    "eval_steps": "guards.every",
     "lr": "train.learning_rate",
     "batch_size": "train.per_device_train_batch_size",
     "per_device_batch_size": "train.per_device_train_batch_size",

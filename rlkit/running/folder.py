@@ -111,12 +111,6 @@ class RunFolder:
         if self.main:
             write_text(self.checkpoints / f"checkpoint-{step}" / "complete", "")
 
-    def add_env(self, name: str, value: Any) -> None:
-        """Add to env.json, for example the fingerprint of the data."""
-        if self.main:
-            path = self.path / "env.json"
-            self.write_json("env.json", json.loads(path.read_text(encoding="utf-8")) | {name: value})
-
     def finish(self, results: Mapping[str, Any]) -> None:
         """Write results.json, whole and last; the run is finished from here on."""
         self.write_json("results.json", {"complete": True, **results})

@@ -21,36 +21,21 @@ from rlkit import losses, models
 from rlkit.caption import clips, one_row, own_samples, pairs, reference, rows, trainer
 from rlkit.caption.dataset import Examples
 from rlkit.caption.guards import Guard
+from rlkit.caption.systems import run_systems
 from rlkit.evaluate.held_out import Evaluation
 from rlkit.models import Captioner
 from rlkit.recipe import Loss, Recipe
-from rlkit.recipe.dotted import changed
 from rlkit.running import ranks
 from rlkit.running.folder import RunFolder
-from rlkit.running.progress import Progress, quiet
-from rlkit.running.tracking import Tracker, open_tracker
+from rlkit.running.progress import Progress
+from rlkit.running.tracking import Tracker
 
 
 def run(recipe: Recipe, folder: RunFolder) -> None:
     """Make pairs, train, evaluate; then the recipe's variants, each from the same start (recipes/dpo_caption.yaml)."""
-    quiet()
     own = any(one.name == "own_samples" and one.weight for one in recipe.negatives)
     stages = 4 + own + bool(recipe.loss.video_conditional)  # of one system: pairs, reference, training, evaluation
-    with Progress(folder.path.name, stages=clips.stages(recipe) + stages * (1 + len(recipe.variants))) as progress:
-        found = clips.collect(recipe, folder, progress)
-        tracker = open_tracker(recipe.train.report_to, folder, name=folder.path.name, config={}, progress=progress)
-        evaluation = Evaluation(found, recipe, folder, tracker, progress)
-        for name, run_folder in recipe.evaluate.compare_with.items():
-            evaluation.add_run(name, Path(run_folder))
-        costs = {"dpo": one_system(recipe, folder, found, evaluation, tracker, progress, name="dpo")}
-        for name, changes in recipe.variants.items():
-            part = folder.part(f"variants/{name}")
-            costs[name] = one_system(
-                changed(recipe, changes), part, found, evaluation, tracker.part(name, part), progress, name=name
-            )
-        clips_used = {"clips": len(found.train)} if recipe.data.source != "pairs" else {}
-        evaluation.finish({"train_seconds": costs, **clips_used, "quarantined": found.quarantined})
-        tracker.finish()
+    run_systems(recipe, folder, one_system, name="dpo", stages=stages)
 
 
 def one_system(

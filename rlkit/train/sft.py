@@ -6,7 +6,6 @@ either it teaches a pretrained model the captions of a folder.
 
 import random
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from data_synth.records import make_record
@@ -15,33 +14,17 @@ from data_synth.world.noise import PADDING
 from rlkit import losses, models
 from rlkit.caption import clips, one_row, trainer
 from rlkit.caption.dataset import Examples
+from rlkit.caption.systems import run_systems
 from rlkit.evaluate.held_out import Evaluation
 from rlkit.recipe import Recipe
-from rlkit.recipe.dotted import changed
 from rlkit.running.folder import RunFolder
-from rlkit.running.progress import Progress, quiet
-from rlkit.running.tracking import Tracker, open_tracker
+from rlkit.running.progress import Progress
+from rlkit.running.tracking import Tracker
 
 
 def run(recipe: Recipe, folder: RunFolder) -> None:
     """Train, evaluate, save; then the recipe's variants from the same start. See recipes/sft_caption.yaml."""
-    quiet()
-    stages = clips.stages(recipe) + 2 * (1 + len(recipe.variants))
-    with Progress(folder.path.name, stages=stages) as progress:
-        found = clips.collect(recipe, folder, progress)
-        tracker = open_tracker(recipe.train.report_to, folder, name=folder.path.name, config={}, progress=progress)
-        evaluation = Evaluation(found, recipe, folder, tracker, progress)
-        for name, run_folder in recipe.evaluate.compare_with.items():
-            evaluation.add_run(name, Path(run_folder))
-        own = folder.path.name.removesuffix("_caption")
-        costs = {own: one_system(recipe, folder, found, evaluation, tracker, progress, name=own)}
-        for name, changes in recipe.variants.items():
-            part = folder.part(f"variants/{name}")
-            costs[name] = one_system(
-                changed(recipe, changes), part, found, evaluation, tracker.part(name, part), progress, name=name
-            )
-        evaluation.finish({"train_seconds": costs, "clips": len(found.train), "quarantined": found.quarantined})
-        tracker.finish()
+    run_systems(recipe, folder, one_system, name=folder.path.name.removesuffix("_caption"), stages=2)
 
 
 def one_system(

@@ -34,6 +34,21 @@ def test_groups_are_of_near_duplicates_and_of_clips():
     assert found.tolist() == [0, 1, 0, 3, 1, 0]
 
 
+def test_case_punctuation_and_chinese_do_not_hide_near_duplicates():
+    long = "a man in a red coat walks along the beach with his dog and throws a yellow ball far into the water"
+    texts = [
+        ("a", long),
+        ("b", "two children build a tower of blocks on the kitchen floor and then knock it over laughing loudly"),
+        ("c", long.upper() + "!"),
+        ("d", long + " again"),
+        ("e", "一只灰色的大兔子先从洞里爬出来，然后站起身，最后向上伸展双臂。"),
+        ("f", "一只灰色的大兔子先从洞里爬出来，然后站起身，最后向上伸展双臂"),
+    ]
+    columns, low = split.sketches([text for _, text in texts], [name for name, _ in texts], 0.8)
+    found = split.groups(columns.T, lambda a, b: split.overlap(low, a, b) >= 0.8 - split.SLACK)
+    assert found.tolist() == [0, 1, 0, 0, 4, 4]
+
+
 def test_no_rows_no_groups():
     assert split.groups([], lambda a, b: a == b).tolist() == []
 

@@ -157,29 +157,15 @@ def test_right_to_left_texts_cannot_turn_their_neighbours(hostile_run):
 
 
 @pytest.mark.browser
-def test_no_script_runs_in_a_browser(hostile_run, tmp_path):
-    webdriver = pytest.importorskip("selenium.webdriver")
-    chromium, driver_path = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver_path is None:
-        pytest.skip("needs Debian's chromium and chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for name in ("headless", "no-sandbox", "disable-gpu", "disable-background-networking", "no-first-run"):
-        options.add_argument(f"--{name}")
-    options.add_argument(f"--user-data-dir={tmp_path / 'profile'}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver_path))
-    try:
-        driver.get((hostile_run / "report.html").resolve().as_uri())
-        assert driver.execute_script("return window.ran") is None
-        assert driver.execute_script("return document.scripts.length") == 0
-        assert driver.execute_script("return getComputedStyle(document.body).display") == "block"
-        assert driver.execute_script("return performance.getEntriesByType('resource').length") == 0
-        texts = driver.execute_script("return [...document.querySelectorAll('.side .text')].map(e => e.textContent)")
-        assert any("<script>window.ran = true</script>" in text for text in texts)
-        assert driver.execute_script("return document.documentElement.scrollWidth <= window.innerWidth + 1")
-    finally:
-        driver.quit()
+def test_no_script_runs_in_a_browser(hostile_run, browser):
+    browser.get((hostile_run / "report.html").resolve().as_uri())
+    assert browser.execute_script("return window.ran") is None
+    assert browser.execute_script("return document.scripts.length") == 0
+    assert browser.execute_script("return getComputedStyle(document.body).display") == "block"
+    assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
+    texts = browser.execute_script("return [...document.querySelectorAll('.side .text')].map(e => e.textContent)")
+    assert any("<script>window.ran = true</script>" in text for text in texts)
+    assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth + 1")
 
 
 FILES = "results.json metrics.jsonl recipe.yaml env.json samples/eval.jsonl samples/pairs.jsonl"

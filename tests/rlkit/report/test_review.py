@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -29,22 +28,6 @@ def pairs(tmp_path_factory):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     review.write_review(path, folder / "review.html")
     return path
-
-
-@pytest.fixture
-def browser(tmp_path):
-    webdriver = pytest.importorskip("selenium.webdriver")
-    chromium, driver_path = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver_path is None:
-        pytest.skip("needs Debian's chromium and chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for name in ("headless", "no-sandbox", "disable-gpu", "disable-background-networking", "no-first-run"):
-        options.add_argument(f"--{name}")
-    options.add_argument(f"--user-data-dir={tmp_path / 'profile'}")
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver_path))
-    yield driver
-    driver.quit()
 
 
 def page_data(page):
