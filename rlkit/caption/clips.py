@@ -165,7 +165,8 @@ def collect(recipe: Recipe, folder: RunFolder, progress: Progress) -> Clips:
     if data.source == "world":
         with ranks.main_first():
             train = world_clips(data, "train", data.num_clips, progress)
-        held_out, held_out_reader = world_test(data, recipe.evaluate.num_clips, progress)
+        measured = recipe.evaluate
+        held_out, held_out_reader = world_held_out(data, measured.split, measured.num_clips, progress)
         reader = Reader(data, world_folder(data), cache=FRAMES)
         decode(reader, train, progress)
         return Clips(Labelled(train, data.num_labelled), held_out, reader, held_out_reader)
@@ -180,11 +181,11 @@ def collect(recipe: Recipe, folder: RunFolder, progress: Progress) -> Clips:
     return Clips(Labelled(train, data.num_labelled), held_out, reader, reader, quarantined)
 
 
-def world_test(data: Data, count: int, progress: Progress) -> tuple[JsonLines, Reader]:
-    """The first `count` held-out clips of the world: three events each, true captions, whatever is trained on."""
+def world_held_out(data: Data, split: str, count: int, progress: Progress) -> tuple[JsonLines, Reader]:
+    """The first `count` clips of `split`: three events each, true captions, whatever is trained on."""
     test = replace(data, num_events=[3, 3], noise=None)
     with ranks.main_first():
-        rows = world_clips(test, "test", count, progress)
+        rows = world_clips(test, split, count, progress)
     reader = Reader(data, world_folder(test), cache=FRAMES)
     decode(reader, rows, progress)
     return rows, reader

@@ -10,16 +10,18 @@ from typing import Any
 from data_synth.records import make_record
 from data_synth.world.clips import events_of
 from rlkit import plugins
-from rlkit.caption import generate, rows
+from rlkit.caption import generate, reference, rows
 from rlkit.caption.clips import Clips
 from rlkit.models import Captioner
 from rlkit.recipe import REWARD, Recipe
 from rlkit.running import ranks
-from rlkit.running.folder import RunFolder
 from rlkit.running.progress import Progress
 from rlkit.running.tracking import write_jsonl
 
+SAMPLES = Path("runs/own_samples")  # shared by all recipes, as clips and frames are
 CHUNK = 256  # clips per file of samples: what a kill can lose
+SEEN = ("num_frames", "fps", "frame_size", "decoder", "shuffle_frames")
+"""Keys of `data` that decide what the model sees of a clip."""
 
 
 class Drawn:
@@ -40,18 +42,21 @@ class Drawn:
         return self._here.get(clip, [])
 
 
-def draw(
-    captioner: Captioner, found: Clips, recipe: Recipe, folder: RunFolder, question: str, progress: Progress
-) -> Drawn:
+def draw(captioner: Captioner, found: Clips, recipe: Recipe, question: str, progress: Progress) -> Drawn:
     """`sampling.num_samples` captions of each training clip.
 
-    Kept in chunks below samples/, so that a killed run goes on where it was; variants with the same model, clips and
-    sampling read the same chunks. Each process of the run draws its share of the chunks.
+    Kept in chunks below runs/own_samples, under a hash of the weights, the clips and the sampling: a killed run goes on
+    where it was, and systems with the same start read the same chunks. Each process of the run draws its share of them.
     """
     settings = recipe.sampling
-    asked = [vars(recipe.model), vars(recipe.data), vars(settings), recipe.seed]
-    digest = hashlib.blake2b(json.dumps(asked, default=vars, sort_keys=True).encode(), digest_size=6).hexdigest()
-    target = folder.samples / f"own-{digest}"
+    seen = {name: getattr(recipe.data, name) for name in SEEN}
+    key = reference.key(
+        captioner,
+        files_hash(found),
+        {"sampling": vars(settings), "data": seen, "seed": recipe.seed, "question": question},
+        len(found.train),
+    )
+    target = SAMPLES / hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=10).hexdigest()
     progress.stage(f"sampling {settings.num_samples} captions of {len(found.train):,} clips", total=len(found.train))
     starts = range(0, len(found.train), CHUNK)
     for start in starts[ranks.number() :: ranks.count()]:
@@ -73,6 +78,16 @@ def draw(
         progress.step(min(start + CHUNK * ranks.count(), len(found.train)))
     ranks.wait()
     return Drawn([_chunk(target, start) for start in starts])
+
+
+def files_hash(found: Clips) -> str:
+    """Hash of which pieces of which files the training clips are; a file that was written anew makes another."""
+    digest = hashlib.blake2b(digest_size=20)
+    for row in found.train:
+        file = (found.reader.root / row["video"]).stat()
+        about = [row["id"], row["video"], row.get("start"), row.get("end"), file.st_size, file.st_mtime_ns]
+        digest.update(json.dumps(about).encode())
+    return digest.hexdigest()
 
 
 def _chunk(target: Path, start: int) -> Path:

@@ -94,10 +94,10 @@ def precompute(
     share of the chunks and waits for the others. `progress` gets the number of rows done. Raises ModelError when a row
     computed again differs.
     """
-    key = _key(captioner, data, settings or {}, len(examples))
-    folder = Path(folder) / hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=10).hexdigest()
+    about = key(captioner, data, settings or {}, len(examples))
+    folder = Path(folder) / hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=10).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "key.json", json.dumps(key, indent=1, sort_keys=True).encode())
+    _write(folder / "key.json", json.dumps(about, indent=1, sort_keys=True).encode())
     kept = ReferenceLogProbs(folder, len(examples))
     chunks = range(-(-len(examples) // CHUNK))
     present = [chunk for chunk in chunks if (folder / _name(chunk)).exists()]
@@ -150,7 +150,7 @@ def weights_hash(captioner: Captioner) -> str:
     return digest.hexdigest()
 
 
-def _key(captioner: Captioner, data: str, settings: Mapping[str, Any], count: int) -> dict[str, Any]:
+def key(captioner: Captioner, data: str, settings: Mapping[str, Any], count: int) -> dict[str, Any]:
     """Everything the cached values depend on, readable in key.json."""
     processor = captioner.processor
     digest = hashlib.blake2b(digest_size=20)

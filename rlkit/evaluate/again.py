@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rlkit import models
-from rlkit.caption.clips import FRAMES, Captions, Clips, JsonLines, Reader, folder_clips, world_test
+from rlkit.caption.clips import FRAMES, Captions, Clips, JsonLines, Reader, folder_clips, world_held_out
 from rlkit.errors import RecipeError, RunFolderError
 from rlkit.evaluate.held_out import Evaluation, read_rows
 from rlkit.recipe import Recipe
@@ -119,7 +119,7 @@ def clips_of(recipe: Recipe, folder: RunFolder, progress: Progress, *, run: Path
     """Held-out clips and their reader. `run` is the run folder whose clips these are, if its `data:` is unchanged."""
     data, wanted = recipe.data, recipe.evaluate.num_clips
     if data.source == "world":
-        return world_test(data, wanted, progress)
+        return world_held_out(data, recipe.evaluate.split, wanted, progress)
     if data.source == "pairs":
         raise RecipeError("pairs hold no clips to measure on; add data.source=folder data.folder=clips/")
     if run is None:

@@ -38,6 +38,8 @@ def contradictions(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "data.pairs", "source: pairs needs the parquet file or folder, for example data.pairs=pairs/"
     if data.source != "world" and recipe.sampling.judge == "world":
         yield "sampling.judge", "`world` knows the truth of rendered clips only; name a reward model, or remove it"
+    if data.source != "world" and recipe.evaluate.split != "test":
+        yield "evaluate.split", "dev is a split of the world's clips; of your own, every fifth or fewer are held out"
     if recipe.algorithm == "pairs":
         yield from _of_pair_making(recipe)
     if data.num_labelled is not None and data.num_labelled > data.num_clips:

@@ -236,6 +236,8 @@ class Evaluate:
 
     num_clips: CountOrZero = 200
     """Held-out clips; 0 skips the evaluation. The interval of a share of n clips is about +-1/sqrt(n)."""
+    split: Literal["test", "dev"] = "test"
+    """World only: choose settings on `dev` and report on `test`; neither shares a script with training."""
     controls: list[Literal["blind", "shuffled", "other_clip"]] = field(
         default_factory=lambda: ["blind", "shuffled", "other_clip"]
     )

@@ -12,8 +12,8 @@ from rlkit.recipe.dotted import changed
 from rlkit.recipe.schema import Compare, Recipe, System
 
 THE_COMPARISONS = (
-    "algorithm", "needs", "seed", "out", "variants", "compare", "evaluate.num_clips", "evaluate.controls",
-    "evaluate.compare_with",
+    "algorithm", "needs", "seed", "out", "variants", "compare", "evaluate.num_clips", "evaluate.split",
+    "evaluate.controls", "evaluate.compare_with",
 )  # fmt: skip
 """Keys that `set` cannot change: they would make the systems' numbers no longer comparable, or have no effect."""
 
@@ -29,7 +29,9 @@ def system_recipe(of_file: Recipe, system: System, comparison: Recipe, *, seed: 
     What the file needs, its variants and what it is compared with are left out: in a comparison each is a system.
     """
     ours = comparison.evaluate
-    shown = replace(of_file.evaluate, compare_with={}, num_clips=ours.num_clips, controls=ours.controls)
+    shown = replace(
+        of_file.evaluate, compare_with={}, num_clips=ours.num_clips, split=ours.split, controls=ours.controls
+    )
     model = of_file.model if start is None else replace(of_file.model, id=start, revision=None, init=None)
     one = replace(of_file, needs=[], variants={}, out=None, seed=seed, evaluate=shown, model=model)
     return changed(one, system.set)

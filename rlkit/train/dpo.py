@@ -53,7 +53,7 @@ def one_system(
         return evaluation.seconds(folder)
     captioner = models.load(recipe.model, seed=recipe.seed)
     progress.note(f"{name}: {captioner.reason}")
-    shards = make_pairs(captioner, recipe, folder, evaluation.folder, found, progress)
+    shards = make_pairs(captioner, recipe, folder, found, progress)
     records = read_records(shards)
     examples = Examples(
         captioner,
@@ -90,11 +90,10 @@ def make_pairs(
     captioner: Captioner,
     recipe: Recipe,
     folder: RunFolder,
-    run_folder: RunFolder,
     found: clips.Clips,
     progress: Progress,
 ) -> Path:
-    """pairs/ of the system's folder, or the recipe's finished preference set; samples are the whole run's."""
+    """pairs/ of the system's folder, or the recipe's finished preference set; samples are shared by all runs."""
     if recipe.data.source == "pairs":
         return Path(recipe.data.pairs)
     target = folder.path / "pairs"
@@ -104,7 +103,7 @@ def make_pairs(
     question = PROMPTS[recipe.data.language]
     samples = None
     if any(one.name == "own_samples" and one.weight for one in recipe.negatives):
-        samples = own_samples.draw(captioner, found, recipe, run_folder, question, progress)
+        samples = own_samples.draw(captioner, found, recipe, question, progress)
     progress.stage("making preference pairs")
     if folder.main:
         note = write_pairs(found, recipe, target, question, samples)

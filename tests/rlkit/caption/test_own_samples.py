@@ -1,10 +1,11 @@
 """Drawn captions: the same by any order of asking, one chunk of them in memory."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
-from rlkit.caption.own_samples import Drawn
+from rlkit.caption.own_samples import Drawn, files_hash
 
 
 @pytest.fixture
@@ -36,3 +37,15 @@ def test_asking_in_order_reads_each_chunk_once(drawn, monkeypatch):
     for number in range(6):
         drawn.get(f"clip-{number}")
     assert read == ["0.jsonl", "1.jsonl", "2.jsonl"]
+
+
+def test_the_hash_of_the_clips_follows_their_files(tmp_path):
+    found = SimpleNamespace(train=[{"id": "a", "video": "a.mp4"}], reader=SimpleNamespace(root=tmp_path))
+    (tmp_path / "a.mp4").write_bytes(b"one")
+    first = files_hash(found)
+    assert files_hash(found) == first
+    (tmp_path / "a.mp4").write_bytes(b"another")
+    assert files_hash(found) != first
+    found.train[0]["start"] = 1.0
+    (tmp_path / "a.mp4").write_bytes(b"one")
+    assert files_hash(found) != first
