@@ -25,6 +25,8 @@ Probe = Callable[[str], Features]
 
 _WORD = re.compile(r"[A-Za-z]+(?:['’-][A-Za-z]+)*|\d+(?:[.,]\d+)*|[\u3400-\u9fff]|[^\w\s]", re.UNICODE)
 _SPACED_MARK = re.compile(r"\s[,.;:!?]")
+_LOWER_AFTER_STOP = re.compile(r"[.!?]\s+[a-z]")
+_STOPS = re.compile(r"[.!?。！？]+")
 BUCKETS = 2**18
 
 
@@ -36,7 +38,7 @@ def words(text: str) -> list[str]:
 
 def length(text: str) -> Features:
     """Characters, words, sentences."""
-    sentences = len(re.findall(r"[.!?。！？]+", text))
+    sentences = len(_STOPS.findall(text))
     return {
         "chars": float(len(text)),
         "words": float(len(words(text))),
@@ -49,18 +51,19 @@ def surface(text: str) -> Features:
     """How it is written, not what it says: punctuation, case, spacing, word shapes, and the length."""
     found = words(text)
     counts: Features = dict(length(text))
+    chars = Counter(text)
     for mark in ",.;:!?\"'()-，。；：！？、":
-        counts[f"mark {mark}"] = float(text.count(mark))
+        counts[f"mark {mark}"] = float(chars[mark])
     counts["double space"] = float(text.count("  "))
     counts["spaced mark"] = float(len(_SPACED_MARK.findall(text)))
-    counts["upper"] = float(sum(c.isupper() for c in text))
-    counts["lower after stop"] = float(len(re.findall(r"[.!?]\s+[a-z]", text)))
+    counts["upper"] = float(sum([number for char, number in chars.items() if char.isupper()]))
+    counts["lower after stop"] = float(len(_LOWER_AFTER_STOP.findall(text)))
     counts["starts upper"] = float(text[:1].isupper())
     counts["ends stop"] = float(text.rstrip()[-1:] in ".!?。！？")
-    counts["digits"] = float(sum(c.isdigit() for c in text))
+    counts["digits"] = float(sum([number for char, number in chars.items() if char.isdigit()]))
     counts["mean word"] = sum(map(len, found)) / max(len(found), 1)
     counts["distinct"] = len(set(found)) / max(len(found), 1)
-    counts["repeated"] = float(sum(a == b for a, b in itertools.pairwise(found)))
+    counts["repeated"] = float(sum([a == b for a, b in itertools.pairwise(found)]))
     return counts
 
 

@@ -27,6 +27,14 @@ def splice(text: str, replacements: list[tuple[int, int, str]]) -> tuple[str, li
     return "".join(parts), landed
 
 
+_CLOSED = re.compile(r"[.!?。！？…][\"'”’)]*\s*$")
+
+
+def end_as(text: str, like: str) -> str:
+    """`text` without its full stop where `like` has none: the end must not tell which of the two is the true one."""
+    return text if _CLOSED.search(like) else re.sub(r"[.。]\s*$", "", text)
+
+
 def capital_first(text: str) -> str:
     """First letter upper case, the rest untouched."""
     return text[:1].upper() + text[1:]

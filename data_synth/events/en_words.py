@@ -35,6 +35,7 @@ garnish grease hoist howl ignite lather layer lunge mend nibble nudge orbit over
 pounce prance preheat puff quiver ripple saute saw scamper scan sear shimmer shove shrug sift simmer sip slurp
 soar spill spit sprout stomp strap strip stroke stumble submerge swap swirl thread tickle tow track trot unroll
 unzip uncover wag wade wiggle wink yawn zip warm race whistle honk beep glance hurry rehearse sign parade dart
+scramble transfer loosen separate season refrigerate chill loose beat
 growl meow roar chirp dab smear trace erase scribble frost drizzle blanch mince crack flatten bandage hatch clink
 toast juggle crouch limp nap snore sob giggle grin frown blush shiver sweat tremble dine sew
 """.split()

@@ -35,10 +35,19 @@ _THINGS = set(
     board table house dog cat horse it there light crowd team audience people""".split()
 )
 _OTHERS = {"another", "him", "other"}
+_SUBORDINATE = re.compile(r"(?:as|when|once|after|while|before|until|if|because|since)\b", re.IGNORECASE)
 _ORDER = re.compile(
     r"((?:[^\s,;]+ ){1,12}?)(then|finally|eventually|subsequently|afterwards|next|later) (?=(\w+))", re.IGNORECASE
 )
 """A word of order behind the subject or the auxiliary."""
+_COUNTED_OFF = re.compile(
+    r"\b(?:the|a|an) (?:first|second|third|fou?rth|fifth|sixth|last|final) (?:clip|video|scene|shot|man|woman|lady|"
+    r"boy|girl|person|group|team|player|one)\b|\b(?:scene|video|clip) ends\b|\bends with\b|\ba series of\b|"
+    r"\bat the end(?! of)\b|\bas the (?:video|clip|scene) (?:begins|starts|ends)\b|^there (?:is|are|was|were)\b|"
+    r"\ba (?:different|fifth|sixth) (?:group|set|pair|team)\b",
+    re.IGNORECASE,
+)
+"""What says its own place in the telling, or is told in many pieces."""
 _ANOTHER_ONE = re.compile(r"\b(first|second|third|fourth|last|next|other|same|former|latter)\b", re.IGNORECASE)
 _NEEDS_CONTEXT = set("again more same rest both remaining such those these".split())
 _NO_PERSON = set(
@@ -168,9 +177,32 @@ def swap(first: str, second: str, context: str = "", before: str = "") -> tuple[
     `context`: the whole caption, for the case of names; `before`: what stands before `first`, where a pronoun of the
     second clause may have its antecedent.
     """
+    if _COUNTED_OFF.search(first) or _COUNTED_OFF.search(second) or _same_step(first, second):
+        return None
     (first, order_a), (second, order_b) = _without_order(first), _without_order(second)
+    if (order_a and _SUBORDINATE.match(second)) or (order_b and _SUBORDINATE.match(first)):
+        return None  # "once it is full, he then …": no place for the word of order
     swapped = _swap(first, second, context, before)
     return swapped and (_with_order(swapped[0], order_a), _with_order(swapped[1], order_b))
+
+
+def _same_step(first: str, second: str) -> bool:
+    """Two instructions with the same verb ("stir and heat … add and stir"), or two clauses that only say that something
+    is shown. Sentences about people that share a verb stay: in ActivityNet they overlap in time less than others."""
+    shown = r"\b(?:is|are) (?:then )?(?:shown|displayed|presented)\.?$"
+    if re.search(shown, first) and re.search(shown, second):
+        return True
+    return not (subject_of(first) or subject_of(second)) and not _verbs(first).isdisjoint(_verbs(second))
+
+
+_WEAK_VERBS = set("be have do get go take put make see show begin start use set add".split())
+
+
+@lru_cache(maxsize=4096)
+def _verbs(text: str) -> frozenset[str]:
+    """Lemmas of the words that are forms of verbs, those left out that go with anything."""
+    forms = words.verb_forms()
+    return frozenset(forms[w][0] for w in tokens(text).lower if w in forms) - _WEAK_VERBS
 
 
 def _without_order(clause: str) -> tuple[str, str]:
@@ -181,6 +213,8 @@ def _without_order(clause: str) -> tuple[str, str]:
         return clause, ""
     if verb < found.start(2) and clause[verb : found.start(2)].strip().lower() not in words.AUXILIARIES:
         return clause, ""  # "towels off then rubs": a sequence inside the event
+    if found[1].split()[-1].lower() in words.PREPOSITIONS:
+        return clause, ""  # the same with a verb that the rules do not know
     return found[1] + clause[found.end() :], found[2]
 
 
@@ -199,11 +233,21 @@ def _swap(first: str, second: str, context: str, before: str) -> tuple[str, str]
         return None  # "another man stands next to him … he": either of the two
     if any(_lost_subject(clause) for clause in (first, second)) or _OPENS_ON_ANOTHER.match(second):
         return None
-    if first_subject and same_referent(first_subject, second_subject):
+    nested = _SUBORDINATE.match(first) or _SUBORDINATE.match(second)
+    same = bool(first_subject) and same_referent(first_subject, second_subject)
+    if same and (nested or any(s.rstrip(",").endswith((" and", " or")) for s in (first_subject, second_subject))):
+        return None  # "as he nears the curve, he turns": which of two predicates to move is open
+    if nested and first_subject.lower().split()[:1] in (["a"], ["an"]):
+        return None  # "when he is done" would come before "a man"
+    if same:
         return _swap_predicates(first, second, first_subject, second_subject, context, before)
     if not first_subject or not second_subject:
         if first_subject or second_subject or _predicate(first) is None or _predicate(second) is None:
             return None  # one is an imperative or a fragment, the other is not
+        if _tag(first) != _tag(second) or _tag(first) == "ing":
+            return None  # "dismounts before sitting down": the forms fit their slots alone
+    elif first_subject.lower() in ("he", "she", "they") and _introduces(second, first_subject.lower()):
+        return None  # "He gets up. We see an older man": he would be the older man
     elif second_subject.lower() in words.SUBJECT_PRONOUNS and not _known(second_subject, before):
         return None
     elif second_subject.lower() in ("he", "she") and _could_be(second_subject.lower(), first_subject):
@@ -212,6 +256,12 @@ def _swap(first: str, second: str, context: str, before: str) -> tuple[str, str]
     if moved is None:
         return None
     return recase(moved[1], first, context), recase(moved[0], second, context)
+
+
+def _introduces(clause: str, pronoun: str) -> bool:
+    """Does the clause bring in somebody whom the pronoun could mean?"""
+    new = [p for p in noun_phrases(clause) if p.determiner in _INDEFINITE and p.head in _PERSONS]
+    return any(agrees(pronoun, p.text) for p in new)
 
 
 def _could_be(pronoun: str, noun_phrase: str) -> bool:
@@ -354,6 +404,48 @@ def _candidates(phrases: Sequence[NounPhrase], pronoun: str) -> list[NounPhrase]
     return [p for p in fitting if p.start > 0] or fitting
 
 
+_IRREGULAR = {"men": "man", "women": "woman", "children": "child", "people": "person", "knives": "knife"}
+
+
+def _stem(noun: str) -> str:
+    return _IRREGULAR.get(noun) or (noun[:-1] if noun.endswith("s") and not noun.endswith("ss") else noun)
+
+
+_BARE_AFTER = words.PREPOSITIONS | _OBJECT_PRONOUNS | set(words.verb_forms())
+
+
+def _bare_before(a: str, b: str) -> list[tuple[NounPhrase, int]]:
+    """Things that `b` names with "the" and `a` without an article ("washes cups … smells the cups"), where in `a`."""
+    found = []
+    for later in noun_phrases(b):
+        if later.determiner == "the" and later.start > 0:
+            name = re.escape(later.text[4:])
+            place = re.search(rf"(?<=[a-z] ){name}\b", a)
+            before = a[: place.start()].split()[-1:] if place else []
+            bare = before and before[0] in _BARE_AFTER and before[0] != "of"
+            inside = place and any(p.start <= place.start() < p.end for p in noun_phrases(a))
+            if place and bare and not inside:
+                found.append((later, place.start()))
+    return found
+
+
+def _known_too_early(a: str, b: str, subject: str, before: str) -> bool:
+    """Would `b` in front of `a` speak of "the young man" before "two young men" are told of, or of "their run" before
+    anybody is? Mentions with an article that trade places are left to `_trade_objects`; of things, "the water" is known
+    from the start often enough."""
+    known = {p.head for p in noun_phrases(a) if p.determiner in _INDEFINITE}
+    known |= {_stem(p.head) for p in noun_phrases(a) if p.determiner in ("the", *words.POSSESSIVES)}
+    told = {_stem(w) for w in _words_of(before)} if before else set()
+    said = {_stem(w) for w in _words_of(a)} - told
+    for phrase in noun_phrases(b):
+        person = phrase.head in _PERSONS or phrase.head in _ANIMALS or _stem(phrase.head) in _PERSONS
+        definite = phrase.determiner in ("the", "this", "that", "these", "those") and person
+        if definite and known.isdisjoint((phrase.head, _stem(phrase.head))) and _stem(phrase.head) in said:
+            return True
+    mine = not subject and subject_of(b).lower() in ("we", "you", "i", "there")
+    return mine and re.search(r"\b(?:his|her|their)\b", b, re.IGNORECASE) is not None
+
+
 def _trade_objects(a: str, b: str, subject: str, before: str) -> tuple[str, str] | None:
     """Exchange the mentions of what both share; None when `b` holds a pronoun whose antecedent is not found in `a`."""
     said = _words_of(b)
@@ -363,9 +455,16 @@ def _trade_objects(a: str, b: str, subject: str, before: str) -> tuple[str, str]
         return None
     edits_a, edits_b, used = [], [], set()
     phrases = noun_phrases(a)
+    bare = _bare_before(a, b)
+    edits_a += [(start, start, "the ") for _, start in bare]
+    edits_b += [(later.start, later.start + 4, "") for later, _ in bare]
+    if not bare and _known_too_early(a, b, subject, before):
+        return None
     for later in noun_phrases(b):
         earlier = next((p for p in phrases if p.head == later.head and p.start not in used), None)
         if later.determiner != "the" or earlier is None or earlier.determiner not in _INDEFINITE:
+            continue
+        if any(later is known for known, _ in bare):
             continue
         used.add(earlier.start)
         edits_a.append((earlier.start, earlier.end, recase(later.text, earlier.text)))
@@ -387,10 +486,14 @@ def _trade_objects(a: str, b: str, subject: str, before: str) -> tuple[str, str]
         if len(fitting) > 1:
             return None  # "puts the ball on the table … kicks it": which one is a matter of sense, not of rules
         earlier = fitting[0] if fitting else None
+        if earlier is not None and earlier.determiner in words.POSSESSIVES and before:
+            return None  # "puts their hands together … sprinkles them": hardly the hands
         if earlier is None:
             if _known({"him": "he", "her": "she", "them": "they"}.get(word, word), before):
                 continue
             return None
+        if a[earlier.end :].startswith(" of "):
+            return None  # "another group of men": only half of what the pronoun stands for
         used.add(earlier.start)
         said = {"them": "they"}.get(word, word) if earlier.start == 0 and not subject else word
         edits_a.append((earlier.start, earlier.end, recase(said, earlier.text)))

@@ -36,6 +36,7 @@ _THING = re.compile(
 )
 _LEFT_OUT = re.compile(
     r"(?:再|又|就|便|都|全|一口)?(?:[扔倒放递塞装抛丢喷交还送摆插挂贴撒浇端搬运](?:进|到|在|给|向|回)|"
+    r"[搭做拼折捏堆切剪揉编卷捆]成|"
     r"(?:吃|喝|扔|丢|咬|踢|关|打|擦|洗|切|撕|拿)(?:掉|开|完|下|走|光|上|干净)?了?(?:起来|下去)?$)"
 )
 """A predicate whose object was named in the clause before (点燃火柴，然后扔进炉子)."""
@@ -108,7 +109,7 @@ def _same(first: str, second: str) -> bool:
         return True
     if _PRONOUN.fullmatch(second):
         return first == second or (bool(first) and not _PRONOUN.fullmatch(first) and _fits(second, first))
-    known = re.match(r"[那这]", second) or not re.match(r"[一两二三四五几另]", second)
+    known = re.match(r"[那这]", second) or not re.search(r"[一两二三四五几另]", second)
     return first == second or (bool(first) and bool(known) and _head(first) == _head(second))
 
 
@@ -125,6 +126,8 @@ def swap(first: str, second: str) -> tuple[str, str] | None:
         return None
     if _LEFT_OUT.match(b) and not _POINTS_BACK.search(b) and "把" not in b:
         return None
+    if (order_a and not who_a and subject(a)) or (order_b and not who_b and subject(b)):
+        return None  # 先是一个男孩…: the subject stands behind the word of order
     if not who_a and who_b and _NOBODY.match(a):
         return None
     if not who_a and who_b:  # 洗完手之后，他切菜: the subject stands in the second clause

@@ -3,6 +3,7 @@
 import random
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from data_synth.events.edit import capital_first, splice
 from data_synth.events.types import Caption, Negative
@@ -20,24 +21,29 @@ def substitute(
     *,
     guard: re.Pattern | None = None,
     absent: bool = True,
+    once: bool = False,
 ) -> Negative | None:
     """Replace one phrase, drawn by `seed`, by another of its group; None when the caption holds none.
 
     `guard`: places that it matches are left alone ("right away"). `absent`: never take a phrase that the caption
-    already holds, since the result might be true of another thing in it.
+    already holds, since the result might be true of another thing in it. `once`: leave a phrase alone that stands
+    twice, since the two may speak of the same thing.
     """
     text, draw = caption.text, random.Random(f"{seed} {kind} {caption.text}")
+    low = text.lower()
     blocked = [m.span() for m in guard.finditer(text)] if guard is not None else []
     places = [
         (m.start(), m.end(), group)
-        for group, pattern in ((g, _pattern(g, caption.language)) for g in groups)
-        for m in pattern.finditer(text)
+        for group in groups
+        if _named(low, tuple(group))
+        for m in _pattern(tuple(group), caption.language).finditer(text)
         if not any(s < m.end() and m.start() < e for s, e in blocked)
     ]
+    if once:
+        places = [p for p in places if low.count(text[p[0] : p[1]].lower()) == 1]
     draw.shuffle(places)
     for start, end, group in places:
         old = text[start:end]
-        low = text.lower()
         others = [p for p in group if p != old.lower() and not (absent and _holds(low, p, caption.language))]
         if not others:
             continue
@@ -50,7 +56,16 @@ def substitute(
     return None
 
 
-def _pattern(group: Sequence[str], language: str) -> re.Pattern:
+def _named(low: str, group: tuple[str, ...]) -> bool:
+    """Whether any phrase may stand in the text: mostly not. A loop, since any() takes three times as long."""
+    for phrase in group:
+        if phrase in low:
+            return True
+    return False
+
+
+@lru_cache(maxsize=4096)
+def _pattern(group: tuple[str, ...], language: str) -> re.Pattern:
     options = "|".join(re.escape(p) for p in sorted(group, key=len, reverse=True))
     return re.compile(options if language == "zh" else rf"(?<![\w-])(?:{options})(?![\w-])", re.IGNORECASE)
 

@@ -5,7 +5,6 @@ import re
 
 from data_synth.events import Caption, Negative, parse
 from data_synth.events.edit import splice
-from data_synth.events.substitute import substitute
 
 GROUPS = {
     "en": (
@@ -22,6 +21,17 @@ GROUPS = {
         ("圆形", "方块", "三角形", "星形"),
     ),
 }
+_FAMILY = {"en": (0, 0, 1, 1, 2), "zh": (0, 0, 1, 2)}
+"""Groups of one family name the same kind of actor: of "a boy … a group of boys" both or none changes."""
+_COMPOUND = {
+    "en": r"(?:\s+made\b)",
+    "zh": r"(?:笼|粮|屋|窝|巢|肉|尾|拉松|路|戏|术|上衣|装|厕|士|生|友|朋友|性|儿)",
+}
+_COMPOUND_HEAD = {"en": r"(?<![\w-])(?<!hot )", "zh": r"(?<![热海斑熊野赛飞天鸵菜])"}
+"""A man-made lake, 热狗, 熊猫: names in which the word is no actor."""
+_LEFT_OVER = re.compile(r"\b(?:another|other|others|both|each other|one another)\b|另一|其他|其余|都", re.IGNORECASE)
+"""Where one actor is spoken of beside another of its kind, replacing one leaves the other without sense."""
+_NEAR = [{"man", "boy"}, {"woman", "girl"}, {"men", "boys"}, {"women", "girls"}, {"男人", "男孩"}, {"女人", "女孩"}]
 _MALE = {"man", "men", "boy", "boys", "男人", "男孩", "男子"}
 _TO_SHE = {"he": "she", "him": "her", "his": "her", "himself": "herself", "他": "她"}
 _TO_HE = {"she": "he", "herself": "himself", "hers": "his", "她": "他"}
@@ -41,21 +51,22 @@ def corrupt(caption: str | Caption, *, seed: int = 0) -> Negative | None:
     exchanged = _exchange(caption, places, seed) if len(names) > 1 else None
     if exchanged is not None:
         return exchanged
+    family = _FAMILY[caption.language]
     alone = [
-        n for n in names if sum(p[3] == _group(n, caption.language) for p in places) == sum(p[2] == n for p in places)
+        n
+        for n in names
+        if sum(family[p[3]] == family[_group(n, caption.language)] for p in places) == sum(p[2] == n for p in places)
     ]
-    if not alone:
+    if not alone or _LEFT_OVER.search(caption.text):
         return None
-    name = random.Random(f"{seed} actor {caption.text}").choice(alone)
-    places = [p for p in places if p[2] == name]
-    why = "'{old}' does it, not '{new}'"
-    groups = [
-        [names[0], *(p for p in group if p != names[0])] for group in GROUPS[caption.language] if names[0] in group
-    ]
-    negative = substitute(caption, groups, "actor_swap", seed, why)
-    if negative is None:
+    draw = random.Random(f"{seed} actor {caption.text}")
+    old = draw.choice(alone)
+    places = [p for p in places if p[2] == old]
+    group = GROUPS[caption.language][places[0][3]]
+    others = [p for p in group if p != old and p not in caption.text.lower() and _fits(p, old, caption)]
+    if not others:
         return None
-    old, new = negative.edit["from"].lower(), negative.edit["to"].lower()
+    new = draw.choice(others)
     edits = [(s, e, _like(new, caption.text[s:e])) for s, e, _, _ in places]
     gendered = any(old in g and new in g for g in (*GROUPS["en"][:2], *GROUPS["zh"][:2])) and (old in _MALE) != (
         new in _MALE
@@ -63,7 +74,7 @@ def corrupt(caption: str | Caption, *, seed: int = 0) -> Negative | None:
     edits += _pronouns(caption.text, to_female=old in _MALE) if gendered and len(names) == 1 else []
     text, landed = splice(caption.text, edits)
     edit = {"spans": [[s, e] for s, e, _ in edits], "rejected_spans": landed, "from": old, "to": new}
-    return Negative(text, "actor_swap", edit, why.format(old=old, new=new))
+    return Negative(text, "actor_swap", edit, f"'{old}' does it, not '{new}'")
 
 
 def _group(name: str, language: str) -> int:
@@ -75,18 +86,32 @@ def _places(caption: Caption) -> list[tuple[int, int, str, int]]:
     found = []
     for number, group in enumerate(GROUPS[caption.language]):
         options = "|".join(sorted(group, key=len, reverse=True))
-        pattern = options if caption.language == "zh" else rf"(?<![\w-])(?:{options})(?![\w'’-])"
+        head, compound = _COMPOUND_HEAD[caption.language], _COMPOUND[caption.language]
+        end = "" if caption.language == "zh" else r"(?![\w'’-])"
+        pattern = rf"{head}(?:{options})(?!{compound}){end}"
         found += [
             (m.start(), m.end(), m.group().lower(), number) for m in re.finditer(pattern, caption.text, re.IGNORECASE)
         ]
     return sorted(found)
 
 
+def _fits(new: str, old: str, caption: Caption) -> bool:
+    """小男孩 may become 小女孩, not 小女人; and "girl" is no wrong word for a young woman."""
+    if any({new, old} <= pair for pair in _NEAR):
+        return False
+    grown = new in ("男人", "女人", "男子", "女子")
+    return not (caption.language == "zh" and grown and f"小{old}" in caption.text)
+
+
 def _exchange(caption: Caption, places: list, seed: int) -> Negative | None:
     """Two names of one group change places wherever they stand; None when the two play the same part in the
     sentence."""
     pairs = sorted({tuple(sorted((a[2], b[2]))) for a in places for b in places if a[3] == b[3] and a[2] != b[2]})
-    pairs = [p for p in pairs if not _same_part(caption.text, *p)]
+    pairs = [
+        p
+        for p in pairs
+        if not _same_part(caption.text, *p) and (set(p) in _NEAR or all(_fits(*q, caption) for q in (p, p[::-1])))
+    ]
     if not pairs:
         return None
     one, two = random.Random(f"{seed} {caption.text}").choice(pairs)

@@ -7,7 +7,11 @@ from data_synth.events.substitute import substitute
 
 GROUPS = {
     "en": (
-        ("red", "blue", "green", "yellow", "purple", "orange", "black", "white", "brown", "pink"),
+        ("red", "blue", "green", "yellow", "black", "white"),
+        ("purple", "green", "yellow", "black", "white"),
+        ("orange", "blue", "green", "black", "white"),
+        ("brown", "blue", "green", "white"),
+        ("pink", "blue", "green", "black"),
         ("big", "small"),
         ("large", "small"),
         ("tall", "short"),
@@ -24,7 +28,11 @@ GROUPS = {
         ("day", "night"),
     ),
     "zh": (
-        ("红色", "蓝色", "绿色", "黄色", "紫色", "橙色", "黑色", "白色", "棕色", "粉色"),
+        ("红色", "蓝色", "绿色", "黄色", "黑色", "白色"),
+        ("紫色", "绿色", "黄色", "黑色", "白色"),
+        ("橙色", "蓝色", "绿色", "黑色", "白色"),
+        ("棕色", "蓝色", "绿色", "白色"),
+        ("粉色", "蓝色", "绿色", "黑色"),
         ("年轻", "年老"),
         ("高大", "矮小"),
         ("木制", "金属", "塑料", "玻璃"),
@@ -41,7 +49,10 @@ GUARD = re.compile(
     r"round and round|(?:a|the|his|her|each|into|wine|shot|martini) glass(?!\s(?:door|window|table|bottle|jar|bowl))|"
     r"oranges|day of|one day|old town|open the|opens?|to open|full of|full[- ]\w+|dry(?:s|ing)? (?:the|his|her|it)|"
     r"to dry|white house|"
-    r"green (?:beans?|onions?|tea|screen)|brown sugar|glass of|fast food)\b",
+    r"green (?:beans?|onions?|tea|screen)|brown sugar|glass of|fast food|fast motion|slow motion|"
+    r"at night|day and night|night and day|"
+    r"(?:white|black) (?:man|men|woman|women|people|guys?|lady|ladies|males?|females?)|"
+    r"(?:tall|short)(?! (?:\w+ )?(?:man|woman|boy|girl|person|guy|lady|men|women|people|trees?|buildings?)\b))\b",
     re.IGNORECASE,
 )
 """Places where the word is no attribute, or one that makes a name with its noun."""
@@ -51,4 +62,4 @@ def corrupt(caption: str | Caption, *, seed: int = 0) -> Negative | None:
     """Swap one attribute for another of its kind that the caption does not hold; None when it names none."""
     caption = parse(caption) if isinstance(caption, str) else caption
     why = "it is '{old}', not '{new}'"
-    return substitute(caption, GROUPS[caption.language], "attribute_swap", seed, why, guard=GUARD)
+    return substitute(caption, GROUPS[caption.language], "attribute_swap", seed, why, guard=GUARD, once=True)

@@ -7,28 +7,32 @@ from data_synth.events.substitute import substitute
 
 GROUPS = {
     "en": (
-        ("extreme close-up", "close-up", "medium shot", "wide shot", "long shot"),
-        ("close-up shot", "medium shot", "wide shot", "long shot"),
-        ("pans left", "pans right", "tilts up", "tilts down", "zooms in", "zooms out", "remains static"),
+        ("extreme close-up", "medium shot", "wide shot", "long shot"),
+        ("close-up", "wide shot", "long shot"),
+        ("medium shot", "extreme close-up"),
+        ("close-up shot", "wide shot", "long shot"),
+        ("pans left", "pans right", "tilts up", "tilts down", "zooms in", "zooms out"),
         ("pan left", "pan right", "tilt up", "tilt down", "zoom in", "zoom out"),
         ("panning left", "panning right", "tilting up", "tilting down", "zooming in", "zooming out"),
         ("pans to the left", "pans to the right", "tilts up", "tilts down", "zooms in", "zooms out"),
         ("dollies in", "dollies out", "trucks left", "trucks right", "pedestals up", "pedestals down"),
         ("moves forward", "moves backward", "orbits clockwise", "orbits counterclockwise"),
-        ("pans", "tilts", "zooms"),
         ("static camera", "handheld camera", "tracking camera", "orbiting camera"),
         ("fixed camera", "handheld camera", "tracking camera"),
-        ("remains fixed", "pans slowly", "tilts slowly", "zooms slowly"),
-        ("remains static", "pans slowly", "tilts slowly", "zooms slowly"),
+        ("remains fixed", "zooms in slowly", "moves forward slowly"),
+        ("remains static", "zooms in slowly", "moves forward slowly"),
         ("low angle", "high angle", "eye level"),
         ("low-angle", "high-angle", "eye-level"),
         ("bird's-eye view", "worm's-eye view", "eye-level view"),
         ("aerial view", "ground-level view"),
-        ("slow motion", "fast motion", "time-lapse"),
+        ("slow motion", "fast motion"),
+        ("slow motion", "time-lapse"),
         ("pan shot", "tilt shot", "tracking shot", "dolly shot", "static shot"),
     ),
     "zh": (
-        ("大特写", "特写", "近景", "中景", "全景", "远景"),
+        ("大特写", "中景", "全景", "远景"),
+        ("特写", "全景", "远景"),
+        ("近景", "远景"),
         ("推镜头", "拉镜头", "摇镜头", "移镜头", "跟镜头", "固定镜头"),
         ("俯拍", "仰拍", "平拍"),
         ("俯视", "仰视", "平视"),
@@ -43,10 +47,28 @@ _ABOUT_CAMERA = re.compile(
     r"camera|shot|view|lens|frame|footage|video|scene|angle|motion|镜头|摄像|画面|景|拍|视角", re.IGNORECASE
 )
 
+GUARD = re.compile(
+    r"\bzoom(?:s|ing)? (?:in|out) (?:on|to|into|from)\b|"
+    r"\b(?:slow|fast) motion (?:as well as|and|or)\b|\b(?:slow|fast) (?:as well as|and|or) (?:slow|fast) motion\b|"
+    r"[脸头手面眼][部睛]?的?(?:大?特写|近景)|(?<=大)特写|拉[近远](?:到|至|[^镜，。；、\s])",
+    re.IGNORECASE,
+)
+"""A zoom that names its end, two speeds at once, and the close-up of a face, which cannot be a wide shot."""
+_STILL = re.compile(
+    r"\b(?:no|without(?: any)?|not|nor) (?:[\w-]+ )*(?:movements?|motions?|shak\w+|mov\w+)\b|"
+    r"stationary|steady|\bstill\b|tripod",
+    re.IGNORECASE,
+)
+"""Says of the camera again that it stands: another movement would contradict the rest of the sentence."""
+
 
 def corrupt(caption: str | Caption, *, seed: int = 0) -> Negative | None:
     """Swap one term of camera language; None when the caption does not speak of the camera."""
     caption = parse(caption) if isinstance(caption, str) else caption
     if not _ABOUT_CAMERA.search(caption.text):
         return None
-    return substitute(caption, GROUPS[caption.language], "camera_swap", seed, "the camera does '{old}', not '{new}'")
+    groups = GROUPS[caption.language]
+    if _STILL.search(caption.text):
+        groups = [g for g in groups if not re.search("fixed|static", " ".join(g))]
+    why = "the camera does '{old}', not '{new}'"
+    return substitute(caption, groups, "camera_swap", seed, why, guard=GUARD)

@@ -29,9 +29,11 @@ from data_synth.negatives import order_swap
 from data_synth.negatives.rows import Row, read_rows
 from data_synth.whole import whole
 
-SAMPLE = 20_000
+SAMPLE = 6_000
 """Order swaps that the balancing probes are fitted on; the rest is judged by them."""
-MOST_SLACK = 1.95
+GROUP = 20_000
+"""Pairs among which mirror images in length are looked for."""
+MOST_SLACK = 2.35
 """Of the order swaps that the probes tell, at most so many stay per one that they get wrong; probes fitted anew then
 tell 55 to 57 % on the captions we measured."""
 BATCH = 2_000
@@ -183,7 +185,7 @@ def _mirrored(operators: dict) -> dict:
 
 def _neutral(lines: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     """The lines whose length tells nothing, group by group."""
-    while group := list(itertools.islice(lines, SAMPLE)):
+    while group := list(itertools.islice(lines, GROUP)):
         rows = [json.loads(text) for _, text in group]
         texts = ([row[name] for row in rows] for name in ("chosen", "rejected", "source_id"))
         yield from itertools.compress(group, balance.length_neutral(*texts))

@@ -21,14 +21,25 @@ GROUPS = {
 }
 GUARD = re.compile(
     r"\b(?:\d+[.,:/-]\d+|\d+(?:st|nd|rd|th|s|d|k|p|x|%)|(?:19|20)\d\d)\b|"
-    r"\b(?:(?:the|these|those|other) two|two of|in two)\b|\d{2,}",
+    r"\b(?:(?:the|these|those|other|their|his|her) (?:two|three|four|five|six|seven|eight)|two of|in two|"
+    r"(?:two|three|four|five|six)[- ](?:way|wheel\w*|piece|story|door|person|lane|on))\b|\d{2,}",
     re.IGNORECASE,
 )
 """Times, ordinals, years and fixed phrases count nothing that one can see."""
 
 
+_COUNTED_BELOW = re.compile(
+    r"\b(?:both|either|neither|each other|one another|(?:the|an)other|"
+    r"(?:the|these|those) (?:two|three|four|five|six))\b|另一|两者|双方|彼此|互相",
+    re.IGNORECASE,
+)
+"""Words that tell the number again: "two teams … both"."""
+
+
 def corrupt(caption: str | Caption, *, seed: int = 0) -> Negative | None:
     """Change one count of two to eight to another of these (the noun stays plural); None when nothing is counted."""
     caption = parse(caption) if isinstance(caption, str) else caption
+    if _COUNTED_BELOW.search(caption.text):
+        return None
     why = "there are '{old}', not '{new}'"
-    return substitute(caption, GROUPS[caption.language], "count_change", seed, why, guard=GUARD)
+    return substitute(caption, GROUPS[caption.language], "count_change", seed, why, guard=GUARD, once=True)

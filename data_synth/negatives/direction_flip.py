@@ -36,7 +36,7 @@ GROUPS = {
         ("clockwise", "counter-clockwise"),
         ("clockwise", "anticlockwise"),
         *_pairs(_MOVES, "up", "down"),
-        *_pairs(["zoom", "dolly", "walk", "climb", "fade"], "in", "out"),
+        *_pairs(["zoom", "dolly", "fade"], "in", "out"),
         ("pushes in", "pulls out"),
         ("pushing in", "pulling out"),
         ("into the room", "out of the room"),
@@ -81,6 +81,9 @@ GUARD = re.compile(
     r"\b(?:up and down|down and up|in and out|forwards? and backwards?|backwards? and forwards?)\b|"
     r"\b(?:\w+) (?:up|down|in|out) and (?:up|down|in|out)\b|"
     r"\bleft and right\b|\bright and left\b|\bfrom (?:left|right) to (?:left|right)\b|\bback and forth\b|"
+    r"\bthe fade (?:in|out)\b|\bzoom(?:s|ing)? (?:in|out) (?:on|to|into|from)\b|"
+    r"\b(?:pulls|pulling) out (?:an?|the|his|her|its|their|some|two|several|more)\b|"
+    r"拉[近远](?:到|至|[^镜，。；、\s])|上升空|"
     r"\b(?:look|looks|looking) forward\b|\bwalk(?:s|ing)? (?:up|down) and (?:up|down)\b|左右|上下",
     re.IGNORECASE,
 )

@@ -1,11 +1,12 @@
 """drop_event: one event is left out; the connectives keep their slots, so that nothing tells where."""
 
 import random
+import re
 
 from data_synth.events import Caption, Event, Negative, parse
 from data_synth.events import en_words as words
-from data_synth.events.edit import capital_first, recase
-from data_synth.events.mentions import subject_of
+from data_synth.events.edit import capital_first, end_as, recase
+from data_synth.events.mentions import noun_phrases, same_referent, subject_of
 
 
 def corrupt(caption: str | Caption, *, seed: int = 0, event: int | None = None) -> Negative | None:
@@ -25,7 +26,7 @@ def corrupt(caption: str | Caption, *, seed: int = 0, event: int | None = None) 
     text, dropped = caption.text, caption.events[index]
     remaining = [e for k, e in enumerate(caption.events) if k != index]
     bodies = [_body(caption, e, k, index) for k, e in enumerate(remaining)]
-    if any(body is None for body in bodies) or _loses_subject(caption, remaining):
+    if any(body is None for body in bodies) or _loses_subject(caption, remaining) or _needed(caption, index):
         return None
     parts, cursor = [], 0
     for slot, body in zip(caption.events, bodies, strict=False):
@@ -34,9 +35,50 @@ def corrupt(caption: str | Caption, *, seed: int = 0, event: int | None = None) 
     last = caption.events[-1]
     ending = text[last.end :] if text[last.end :].strip() else ("。" if caption.language == "zh" else ".")
     rejected = "".join(parts) + ending
-    rejected = rejected if caption.language == "zh" else capital_first(rejected)
+    rejected = rejected if caption.language == "zh" or text[:1].islower() else capital_first(rejected)
+    rejected = end_as(rejected, text)
     edit = {"spans": [[dropped.start, dropped.end]], "rejected_spans": [], "event": index}
     return Negative(rejected, "drop_event", edit, f"'{dropped.text}' is missing")
+
+
+_CONTINUES = re.compile(
+    r"\b(?:again|continues?|continuing|still|also|another|others?|both|rest|more|so|same|as well as)\b", re.IGNORECASE
+)
+_PRONOUN = re.compile(r"\b(?:he|she|it|they|him|them|his|its|their|her)\b", re.IGNORECASE)
+_ZH_LEANS = re.compile(r"^(?:[后前旁上里下]面|旁边|其中|以及|和|并|或|而)|[向到进给成][\u3400-\u9fff]|^[露现]出|它|其")
+"""A clause that leans on the one before it: 后面有, 以及, 喷向人群 (what?)."""
+
+
+def _needed(caption: Caption, index: int) -> bool:
+    """Whether what comes after speaks of something that only this event introduces, or goes on from it."""
+    event, after = caption.events[index], caption.events[index + 1 :]
+    if caption.language == "zh":
+        camera = re.match(r"(?:镜头|摄像机|相机)静止", event.text)
+        leans = (bool(after) and bool(_ZH_LEANS.search(after[0].text))) or any(not e.subject for e in after[1:])
+        return bool(camera) or leans or bool(re.match("以及|和|并|或", event.text))
+    if not subject_of(event.text) and re.match(r"\w+ing\b", event.text):
+        return True  # "dancing … and moving their arms": a manner, no event
+    if not after:
+        return False
+    if _CONTINUES.search(after[0].text):
+        return True
+    rest, before = " ".join(e.text for e in after).lower(), caption.text[: event.start].lower()
+    carried = (
+        subject_of(event.text)
+        if index == 0 and same_referent(subject_of(event.text), subject_of(after[0].text))
+        else ""
+    )
+    for phrase in noun_phrases(event.text):
+        if (
+            carried.endswith(phrase.text)
+            or phrase.determiner == "the"
+            or re.search(rf"\b{re.escape(phrase.head)}", before)
+        ):
+            continue
+        if re.search(rf"\b(?:the|this|that|these|those) (?:\w+ )?{re.escape(phrase.head)}", rest):
+            return True
+    stranger = index == 0 and not carried
+    return bool(_PRONOUN.search(after[0].text)) and (stranger or bool(re.search(r"\b(?:it|them)\b", after[0].text)))
 
 
 def _loses_subject(caption: Caption, remaining: list[Event]) -> bool:

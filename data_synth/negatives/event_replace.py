@@ -1,10 +1,12 @@
 """event_replace: one event of the caption gives way to one that did not happen."""
 
 import random
+import re
 from collections.abc import Sequence
 
 from data_synth.events import Caption, Negative, parse
 from data_synth.events.edit import recase, splice
+from data_synth.events.mentions import noun_phrases, subject_of
 from data_synth.events.order import content_words, overlap
 
 POOL = {
@@ -27,7 +29,7 @@ POOL = {
         "一只狗甩干身上的水",
         "一个男孩摔碎了杯子",
         "一个女孩叠好信纸",
-        "一只鸟啄着窗户",
+        "一只鸟啄了啄窗户",
         "一只猫跳下椅子",
         "一个人拉上窗帘",
         "服务员倒了一杯咖啡",
@@ -40,14 +42,17 @@ def corrupt(
 ) -> Negative | None:
     """Replace one event by one from `pool` (events of other captions; a built-in list without it).
 
-    `event`: index of the event to replace; drawn from `seed` without it. None when the caption has no event or the pool
-    has nothing that differs from all events of the caption.
+    `event`: index of the event to replace; drawn from `seed` without it, of those that nothing around refers to. None
+    when the caption has none or the pool has nothing that differs from all events of the caption.
     """
     caption = parse(caption) if isinstance(caption, str) else caption
     if not caption.events:
         return None
     draw = random.Random(f"{seed} {caption.text}")
-    index = draw.randrange(len(caption.events)) if event is None else event
+    free = [k for k in range(len(caption.events)) if _replaceable(caption, k)] if event is None else [event]
+    if not free:
+        return None
+    index = draw.choice(free)
     known = [content_words(e.text, caption.language) for e in caption.events]
     source = [p.strip().rstrip(".。") for p in (pool or POOL[caption.language])]
     source = [
@@ -62,6 +67,34 @@ def corrupt(
     text, landed = splice(caption.text, [(old.start, old.end, recase(new, old.text, caption.text))])
     edit = {"spans": [[old.start, old.end]], "rejected_spans": landed, "event": index}
     return Negative(text, "event_replace", edit, f"'{new}' takes the place of '{old.text}'")
+
+
+_TIED = re.compile(
+    r"\b(?:as|while|when|whilst|until|well as|again|who|which|that|continues?|also|another|other)\b|^(?:以及|并|和)|着",
+    re.IGNORECASE,
+)
+_REFERS = re.compile(
+    r"\b(?:he|she|it|they|him|her|them|his|hers|its|their|this|these|those|another|again)\b|[他她它其]"
+)
+
+
+def _replaceable(caption: Caption, index: int) -> bool:
+    """Whether an event is a clause of its own: it and what follows it have their subjects, and nothing refers to it."""
+    event = caption.events[index]
+    before = caption.text[caption.sentences[event.sentence][0] : event.start]
+    if _TIED.search(event.text) or _TIED.search(before) or caption.relation(index, index + 1).kind == "simultaneous":
+        return False
+    following = caption.events[index + 1 :]
+    if any(f.sentence == event.sentence and f.subject is None for f in following[:1]):
+        return False
+    if caption.language == "zh":
+        has_subject = index == 0 or event.subject is not None
+        return has_subject and not (following and (_REFERS.search(following[0].text) or not following[0].subject))
+    if not subject_of(event.text) or (following and _REFERS.search(following[0].text.lower())):
+        return False
+    rest = " ".join(f.text.lower() for f in following)
+    first_told = {p.head for p in noun_phrases(event.text) if p.determiner in ("a", "an", "some", "two", "three")}
+    return not any(re.search(rf"\bthe (?:\w+ )?{re.escape(head)}\b", rest) for head in first_told)
 
 
 def _new(candidate: str, caption: Caption) -> bool:

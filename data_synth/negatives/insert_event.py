@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 
 from data_synth.events import Caption, Negative, parse
-from data_synth.events.edit import lower_first
+from data_synth.events.edit import end_as, lower_first
 from data_synth.events.order import content_words, overlap
 from data_synth.negatives.event_replace import POOL
 
@@ -20,8 +20,9 @@ def corrupt(
     resembles one of the caption.
     """
     caption = parse(caption) if isinstance(caption, str) else caption
-    if not caption.sentences:
-        return None
+    told = sorted({e.sentence for e in caption.events if not e.stative}) if after is None else [after]
+    if not told:
+        return None  # nothing happens that something could come after
     draw = random.Random(f"{seed} {caption.text}")
     known = [content_words(e.text, caption.language) for e in caption.events]
     source = [p.strip().rstrip(".。") for p in (pool or POOL[caption.language])]
@@ -29,13 +30,14 @@ def corrupt(
     if not source:
         return None
     new = draw.choice(source)
-    place = draw.randrange(len(caption.sentences)) if after is None else after
+    place = draw.choice(told)
     end = caption.sentences[place][1]
     zh = caption.language == "zh"
     said = draw.choice(CONNECTIVES[caption.language])
     sentence = f"{said}{new}。" if zh else f"{said} {lower_first(new)}."
     closed = caption.text[end - 1] in '.!?。！？"”'
     lead = ("" if closed else ("。" if zh else ".")) + ("" if zh else " ")
+    sentence = sentence if caption.text[end:].strip() else end_as(sentence, caption.text)
     text = caption.text[:end] + lead + sentence + caption.text[end:]
     start = end + len(lead)
     edit = {"spans": [[end, end]], "rejected_spans": [[start, start + len(sentence)]], "after": place}

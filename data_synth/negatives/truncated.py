@@ -5,6 +5,13 @@ import random
 import re
 
 from data_synth.events import Caption, Negative, parse
+from data_synth.events.edit import end_as
+
+_SETTING = re.compile(
+    r"(?:[上下中里内外前后旁边]|时候?|之[前后])$|^(?:随着|当|为了|因为|由于)|"
+    r"^[一几两三][名位个只][^，]{0,4}(?:穿着|身穿|戴着|背着)[^的]*$"
+)
+"""出门前, 昏暗的天空下, 一名穿着深绿色衬衫: where and when, or half a subject, no event that could end a caption."""
 
 
 def corrupt(
@@ -37,7 +44,9 @@ def corrupt(
     stop = "。" if caption.language == "zh" else "."
     rest = text[last.end :]
     closing = re.match(r"[\"'”’]*[.!?。！？]+[\"'”’]*", rest)
-    kept = text[: last.end] + (closing.group() if closing else stop)
+    if caption.language == "zh" and _SETTING.search(last.text):
+        return None
+    kept = end_as(text[: last.end] + (closing.group() if closing else stop), text)
     missing = len(caption.events) - count
     return Negative(
         kept,

@@ -1,10 +1,12 @@
 """verbose: the caption with a tail that says too much: redundant, generic, or invented."""
 
 import random
+import re
 from collections.abc import Sequence
 
 from data_synth.events import Caption, Negative, parse
-from data_synth.events.edit import capital_first
+from data_synth.events.edit import capital_first, end_as, splice
+from data_synth.events.mentions import noun_phrases, subject_of
 
 KINDS = ("redundant", "generic", "invented")
 
@@ -24,7 +26,7 @@ GENERIC = {
         "这一幕充满了生活的气息。",
         "整体氛围和谐自然，令人回味。",
         "画面富有层次感，引人入胜。",
-        "整个过程流畅而自然。",
+        "画面流畅而自然。",
         "镜头记录下了这个有趣的瞬间。",
     ),
 }
@@ -32,32 +34,32 @@ INVENTED = {
     "en": (
         "A dog walks past in the background.",
         "Someone off screen starts to laugh.",
-        "A phone rings on the table.",
-        "Rain begins to fall outside the window.",
+        "A phone rings somewhere.",
+        "It begins to rain.",
         "A bird lands nearby and flies off again.",
         "Two children run across the scene.",
-        "The lights go out for a moment.",
+        "It gets dark for a moment.",
         "A woman in a red coat waves at the camera.",
     ),
     "zh": (
         "一只狗从后面走过。",
         "画面外有人笑了起来。",
-        "桌上的手机响了。",
-        "窗外开始下雨。",
+        "有手机响了。",
+        "开始下雨了。",
         "一只鸟落在旁边又飞走了。",
         "两个孩子跑过画面。",
-        "灯光突然熄灭了一会儿。",
+        "画面暗了一会儿。",
         "一个穿红色外套的女人向镜头挥手。",
     ),
 }
 REDUNDANT = {
     "en": (
         "In other words, {event}.",
-        "Once more, {event}.",
+        "In short, {event}.",
         "To put it another way, {event}.",
         "That is to say, {event}.",
     ),
-    "zh": ("也就是说，{event}。", "换句话说，{event}。", "再说一遍，{event}。", "总之，{event}。"),
+    "zh": ("也就是说，{event}。", "换句话说，{event}。", "简单地说，{event}。", "总之，{event}。"),
 }
 
 
@@ -79,15 +81,13 @@ def corrupt(
         return None
     draw = random.Random(f"{seed} {caption.text}")
     kind = kind or draw.choice(KINDS)
-    if kind == "redundant" and not caption.events:
-        return None
     tail = _tail(caption, kind, sentences, pool, draw)
     if not tail:
         return None
     closing = "" if caption.text.rstrip()[-1] in '.!?。！？…"”' else ("。" if caption.language == "zh" else ".")
     body = caption.text.rstrip() + closing
     gap = "" if caption.language == "zh" else " "
-    text = body + gap + gap.join(tail)
+    text = end_as(body + gap + gap.join(tail), caption.text)
     edit = {"spans": [[len(caption.text.rstrip())] * 2], "rejected_spans": [[len(body) + len(gap), len(text)]]}
     return Negative(text, f"verbose_{kind}", edit, _WHY[kind])
 
@@ -110,10 +110,25 @@ def _tail(caption: Caption, kind: str, sentences: int, pool: Sequence[str], draw
     else:
         frames = list(REDUNDANT[caption.language])
         draw.shuffle(frames)
-        events = draw.sample(caption.events, min(sentences, len(caption.events)))
-        return [f.format(event=_restate(caption, e.text)) for f, e in zip(frames, events, strict=False)]
+        events = [e.text for e in caption.events if _stands_alone(e.text, caption.language)]
+        events = draw.sample(events, min(sentences, len(events)))
+        return [f.format(event=_restate(caption, event)) for f, event in zip(frames, events, strict=False)]
     draw.shuffle(source)
     return [capital_first(s.strip()) for s in source[:sentences]]
+
+
+_TIED = re.compile(
+    r"\b(?:then|next|finally|first|again|later|afterwards|as|while|when|once|after|before|until|continues?)\b|"
+    r"^[随当在因为]|^以及|^并|[时后前]$|先|再|然后|接着|随后|最后",
+    re.IGNORECASE,
+)
+"""Words that tie a clause to its neighbours: it cannot be said again on its own."""
+_NOTHING_SEEN = {"lot", "moment", "bit", "while", "time", "way", "few", "row", "series", "variety", "group", "number"}
+
+
+def _stands_alone(event: str, language: str) -> bool:
+    """Whether an event can be a sentence of its own: with a subject, and without a word that ties it to another."""
+    return not _TIED.search(event) and (language == "zh" or bool(subject_of(event)))
 
 
 def _restate(caption: Caption, event: str) -> str:
@@ -121,7 +136,5 @@ def _restate(caption: Caption, event: str) -> str:
     if caption.language == "zh":
         return event
     low = event[:1].lower() + event[1:]
-    for article in ("a ", "an "):
-        if low.startswith(article):
-            return "the " + low[len(article) :]
-    return low
+    known = [p for p in noun_phrases(low) if p.determiner in ("a", "an") and p.head not in _NOTHING_SEEN]
+    return splice(low, [(p.start, p.start + len(p.determiner), "the") for p in known])[0]

@@ -45,6 +45,10 @@ def test_dropped_subject_stays_dropped():
     assert order_swap.corrupt("女孩放下书包，随后坐到椅子上。").text == "女孩坐到椅子上，随后放下书包。"
 
 
+def test_what_is_made_of_a_thing_does_not_come_before_it():
+    assert order_swap.corrupt("机器人拿起积木，随后搭成一座塔。") is None
+
+
 def test_gold_set_is_large_enough():
     assert len(GOLD) >= 200 and all({"caption", "events", "relations", "kind"} <= set(row) for row in GOLD)
 

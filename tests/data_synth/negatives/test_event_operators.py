@@ -22,6 +22,38 @@ def test_dangling_is_a_kind_of_its_own(caption):
     assert caption.startswith(negative.text) and negative.text[-1] not in ".。！!"
 
 
+@pytest.mark.parametrize(
+    ("operator", "caption"),
+    [
+        (truncated, "昏暗的天空下，一架飞机飞过。"),
+        (truncated, "出门前，他换上皮鞋。"),
+        (insert_event, "A portrait of a cat."),
+    ],
+)
+def test_a_setting_is_no_event(operator, caption):
+    assert all(operator.corrupt(caption, seed=s) is None for s in range(4))
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "A man puts a jack below the car. Then a boy turns the jack.",
+        "A woman washes a dog. Then she continues to wash.",
+        "几个人在骑摩托车，后面有几个警察。",
+    ],
+)
+def test_what_the_rest_leans_on_is_not_left_out(caption):
+    assert drop_event.corrupt(caption, event=0) is None
+
+
+def test_the_end_of_the_caption_does_not_tell_which_is_the_true_one():
+    caption = "a red circle moves left. then a blue square spins"
+    for operator in (truncated, drop_event, insert_event):
+        for seed in range(6):
+            negative = operator.corrupt(caption, seed=seed)
+            assert negative.text[-1] not in "." and negative.text[0].islower()
+
+
 @pytest.mark.parametrize("operator", [truncated, drop_event])
 def test_one_event_is_not_enough(operator):
     assert operator.corrupt("A man sings.") is None

@@ -1,5 +1,7 @@
 """event_replace: one event gives way to a foreign one."""
 
+import pytest
+
 from data_synth.events import with_events
 from data_synth.negatives import event_replace
 
@@ -17,6 +19,21 @@ def test_the_slot_keeps_its_case_and_marker():
 
 def test_an_event_that_happened_is_never_drawn():
     assert event_replace.corrupt(CAPTION, pool=["a blue square spins"]) is None
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "The camera follows the robot as it passes tools.",
+        "A man lifts a box. Then he opens it.",
+        "几个乘客上了公交车，正在买票。",
+    ],
+)
+def test_an_event_that_its_neighbours_lean_on_stays(caption):
+    pool = ["a bird pecks at the window"] if caption.isascii() else ["一只鸟飞走了"]
+    for seed in range(6):
+        negative = event_replace.corrupt(caption, pool=pool, seed=seed)
+        assert negative is None or negative.edit["event"] > 0
 
 
 def test_built_in_pool_in_both_languages():

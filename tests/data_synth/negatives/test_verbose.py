@@ -27,8 +27,8 @@ def test_the_pool_is_used():
     assert negative.text == CAPTION + " A cat sleeps."
 
 
-def test_a_caption_without_full_stop_is_closed():
-    assert verbose.corrupt("a man sings", kind="invented", pool=["A cat sleeps."]).text == "a man sings. A cat sleeps."
+def test_a_caption_without_full_stop_is_closed_between_and_left_open_at_the_end():
+    assert verbose.corrupt("a man sings", kind="invented", pool=["A cat sleeps."]).text == "a man sings. A cat sleeps"
 
 
 def test_number_of_sentences():
