@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections.abc import Sequence
 
 from data_synth.events import Caption, Event, Negative, parse
 from data_synth.events import en_words as words
@@ -12,8 +13,8 @@ from data_synth.events.mentions import noun_phrases, same_referent, subject_of
 def corrupt(caption: str | Caption, *, seed: int = 0, event: int | None = None) -> Negative | None:
     """Leave out one event: the later ones move up into its slot and the last slot goes.
 
-    `event`: index of the one to leave out; drawn from `seed` without it. None when there is only one, or when a
-    subordinate clause ("before", "while") ties it to another.
+    `event`: index of the one to leave out; drawn from `seed` without it. None when there is only one, when a
+    subordinate clause ("before", "while") ties it to another, or when what comes after leans on it ("again").
     """
     caption = parse(caption) if isinstance(caption, str) else caption
     count = len(caption.events)
@@ -53,32 +54,35 @@ def _needed(caption: Caption, index: int) -> bool:
     """Whether what comes after speaks of something that only this event introduces, or goes on from it."""
     event, after = caption.events[index], caption.events[index + 1 :]
     if caption.language == "zh":
-        camera = re.match(r"(?:镜头|摄像机|相机)静止", event.text)
-        leans = (bool(after) and bool(_ZH_LEANS.search(after[0].text))) or any(not e.subject for e in after[1:])
-        return bool(camera) or leans or bool(re.match("以及|和|并|或", event.text))
+        return _needed_zh(event, after)
     if not subject_of(event.text) and re.match(r"\w+ing\b", event.text):
         return True  # "dancing … and moving their arms": a manner, no event
     if not after:
         return False
-    if _CONTINUES.search(after[0].text):
+    who = subject_of(event.text)
+    carried = who if index == 0 and same_referent(who, subject_of(after[0].text)) else ""
+    if _CONTINUES.search(after[0].text) or _named_later(caption, index, carried):
         return True
-    rest, before = " ".join(e.text for e in after).lower(), caption.text[: event.start].lower()
-    carried = (
-        subject_of(event.text)
-        if index == 0 and same_referent(subject_of(event.text), subject_of(after[0].text))
-        else ""
-    )
-    for phrase in noun_phrases(event.text):
-        if (
-            carried.endswith(phrase.text)
-            or phrase.determiner == "the"
-            or re.search(rf"\b{re.escape(phrase.head)}", before)
-        ):
-            continue
-        if re.search(rf"\b(?:the|this|that|these|those) (?:\w+ )?{re.escape(phrase.head)}", rest):
-            return True
+    pronouns = {found.lower() for found in _PRONOUN.findall(after[0].text)}
     stranger = index == 0 and not carried
-    return bool(_PRONOUN.search(after[0].text)) and (stranger or bool(re.search(r"\b(?:it|them)\b", after[0].text)))
+    return bool(pronouns) if stranger else not pronouns.isdisjoint(("it", "them"))
+
+
+def _needed_zh(event: Event, after: Sequence[Event]) -> bool:
+    if re.match(r"(?:镜头|摄像机|相机)静止|以及|和|并|或", event.text):
+        return True
+    leans = bool(after) and _ZH_LEANS.search(after[0].text) is not None
+    return leans or any(not one.subject for one in after[1:])
+
+
+def _named_later(caption: Caption, index: int, carried: str) -> bool:
+    """Whether a later event says "the jack" of a jack that this one tells of first; not of the subject that stays."""
+    event = caption.events[index]
+    before = caption.text[: event.start].lower()
+    rest = " ".join(one.text for one in caption.events[index + 1 :]).lower()
+    new = [p for p in noun_phrases(event.text) if p.determiner != "the" and not carried.endswith(p.text)]
+    heads = [re.escape(p.head) for p in new if not re.search(rf"\b{re.escape(p.head)}", before)]
+    return any(re.search(rf"\b(?:the|this|that|these|those) (?:\w+ )?{head}", rest) for head in heads)
 
 
 def _loses_subject(caption: Caption, remaining: list[Event]) -> bool:
