@@ -68,6 +68,7 @@ def picture() -> Image.Image:
 
 def save_model(folder: Path) -> None:
     sizes = {"hidden_size": 256, "num_layers": 6, "num_heads": 8, "vision_hidden_size": 64, "vision_depth": 2}
+    sizes["patch_size"] = 14  # without it the picture would be four patches a side
     texts = [caption(seed) for seed in range(20)] + ["Describe the picture."]
     model, processor = tiny.build("qwen2_5_vl", texts, frame_size=SIDE, **sizes)
     model.save_pretrained(folder)
