@@ -85,12 +85,12 @@ def _replaceable(caption: Caption, index: int) -> bool:
     if _TIED.search(event.text) or _TIED.search(before) or caption.relation(index, index + 1).kind == "simultaneous":
         return False
     following = caption.events[index + 1 :]
-    if any(f.sentence == event.sentence and f.subject is None for f in following[:1]):
+    if following and _REFERS.search(following[0].text.lower()):
         return False
     if caption.language == "zh":
-        has_subject = index == 0 or event.subject is not None
-        return has_subject and not (following and (_REFERS.search(following[0].text) or not following[0].subject))
-    if not subject_of(event.text) or (following and _REFERS.search(following[0].text.lower())):
+        return (index == 0 or event.subject is not None) and not (following and following[0].subject is None)
+    tied = following and following[0].sentence == event.sentence and following[0].subject is None
+    if tied or not subject_of(event.text):
         return False
     rest = " ".join(f.text.lower() for f in following)
     first_told = {p.head for p in noun_phrases(event.text) if p.determiner in ("a", "an", "some", "two", "three")}

@@ -4,7 +4,8 @@ Deviations from the paper: K rejected answers per clip share one row; losses of 
 that hold the chosen answer's likelihood up (sft, anchor); pairs come from corrupted captions and from the starting
 model's own samples, which a judge ranks where no true caption exists.
 
-Steps, each a file in the run folder, none done twice: samples -> pairs/ -> reference/ -> checkpoints/ -> final/.
+Steps, none done twice: runs/own_samples (shared by all runs), then in the run folder pairs/ -> reference/ ->
+checkpoints/ -> final/.
 """
 
 import itertools
