@@ -3,17 +3,29 @@ pronoun."""
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 from data_synth.events import en_words as words
 from data_synth.events.edit import lower_first, recase, splice
-from data_synth.events.en import Tokens, clause_parts, tokens
+from data_synth.events.en import clause_parts, tokens
+from data_synth.events.nouns import (
+    ANIMALS,
+    FEMALE,
+    INDEFINITE,
+    MALE,
+    NO_PERSON,
+    PERSONS,
+    PLURAL_HEADS,
+    NounPhrase,
+    agrees,
+    head,
+    noun_phrases,
+    number,
+    same_referent,
+    singular,
+    subject_of,
+)
 
-_MALE = set("man boy guy male gentleman father dad son king actor he husband waiter".split())
-_FEMALE = set("woman girl lady female mother mom daughter queen actress she wife bride waitress".split())
-_STOPPERS = set("and or but then before after while as when until who that which where so because not is are".split())
-_INDEFINITE = {"a", "an", "some", "two", "three", "four", "five", "six", "several"}
 _DANGLING = set(
     "another others too also still instead either similarly likewise continue continues resume resumes repeat repeats "
     "process".split()
@@ -48,39 +60,9 @@ _COUNTED_OFF = re.compile(
     re.IGNORECASE,
 )
 """What says its own place in the telling, or is told in many pieces."""
-_ANOTHER_ONE = re.compile(r"\b(first|second|third|fourth|last|next|other|same|former|latter)\b", re.IGNORECASE)
 _NEEDS_CONTEXT = set("again more same rest both remaining such those these".split())
-_NO_PERSON = set(
-    """water paper container counter computer color colour mirror door floor motor tower river flower finger number
-    cover letter powder butter ladder paint poster banner scooter trailer roller blender mixer toaster dryer clipper
-    razor trimmer hammer burner heater printer tractor helicopter elevator indoor outdoor interior exterior exercise
-    chair water corner summer winter weather order matter center""".split()
-)
 _OBJECT_PRONOUNS = {"it", "them", "him", "her"}
 _OBJECTS = re.compile(r"\b(it|them|him|her)\b", re.IGNORECASE)
-_PERSONS = (
-    _MALE
-    | _FEMALE
-    | set(
-        """person child kid baby toddler infant player goalie goalkeeper keeper dancer diver rider driver skater surfer
-        teacher instructor trainer singer performer drummer guitarist barber stylist hairdresser dealer referee coach
-        athlete gymnast artist chef cook lifter jumper thrower bowler swimmer runner boxer wrestler worker reporter
-        announcer host speaker skier climber cameraman teen teenager adult cheerleader opponent partner crowd team group
-        couple family audience people men women boys girls individual contestant competitor batter pitcher bystander
-        spectator narrator mechanic pilot guard clown monk priest nurse student groom judge captain champion model guest
-        acrobat lifeguard thief cop fellow grandma grandpa uncle aunt cousin friend hero robot patient victim coach
-        figure character""".split()
-    )
-)
-_ANIMALS = set("dog cat horse bird puppy kitten monkey bear animal cow bull pig rabbit elephant dolphin".split())
-_PLURAL_HEADS = set("people men women children kids couple team crowd group family band audience pair".split())
-
-
-@lru_cache(maxsize=4096)
-def subject_of(text: str) -> str:
-    """The subject of a clause, or "" where it has none of its own or the rules found no verb."""
-    _, span, _ = clause_parts(text, 0, len(text))
-    return text[slice(*span)] if span else ""
 
 
 @lru_cache(maxsize=4096)
@@ -90,83 +72,6 @@ def _predicate(text: str) -> str | None:
     if start is None:
         return None
     return text[span[1] :].strip() if span else text
-
-
-@lru_cache(maxsize=4096)
-def head(noun_phrase: str) -> str:
-    """Head noun of a subject: the last word before a preposition, participle or relative pronoun."""
-    words_seen = []
-    for word in tokens(noun_phrase).lower:
-        if words_seen and (
-            word in words.PREPOSITIONS
-            or word in {"who", "that", "which", ",", "and"}
-            or (words.verb_forms().get(word, ("", ""))[1] in {"ing", "past"} and word not in words.DETERMINERS)
-        ):
-            if not (len(words_seen) == 1 and words_seen[0] in words.DETERMINERS):
-                break
-        words_seen.append(word)
-    return words_seen[-1] if words_seen else ""
-
-
-@lru_cache(maxsize=4096)
-def number(noun_phrase: str) -> str:
-    """ "sg" or "pl", from the determiner, a coordination, or the ending of the head noun."""
-    low = noun_phrase.lower()
-    if low in words.SUBJECT_PRONOUNS:
-        return words.SUBJECT_PRONOUNS[low]
-    first = low.split()[0] if low else ""
-    last = head(noun_phrase)
-    if re.search(r"\band\b", low.split(" who ")[0]) or (last in _PLURAL_HEADS and first not in {"a", "an", "one"}):
-        return "pl"
-    if first in {"a", "an", "one", "another", "this", "each"}:
-        return "sg"
-    plural = last.endswith("s") and not last.endswith(("ss", "us", "is"))
-    counted = first in {"two", "three", "four", "five", "six", "several", "many", "both", "few"}
-    return "pl" if plural or counted else "sg"
-
-
-def agrees(pronoun: str, noun_phrase: str) -> bool:
-    """Can the subject pronoun stand for this noun phrase?"""
-    low, last = pronoun.lower(), head(noun_phrase)
-    if noun_phrase.lower() in {"this", "that", "these", "those", "there", "here", "what"}:
-        return False
-    first = noun_phrase.lower().split()[0] if noun_phrase else ""
-    if low == "they":
-        return number(noun_phrase) == "pl" or last in _PLURAL_HEADS
-    if number(noun_phrase) == "pl":
-        return False
-    if low == "he":
-        return last not in _FEMALE and first not in {"she", "it"} and _may_be_a_person(noun_phrase, last)
-    if low == "she":
-        return last not in _MALE and first not in {"he", "it"} and _may_be_a_person(noun_phrase, last)
-    if low == "it":
-        return last not in _PERSONS and first not in {"he", "she"}
-    return False
-
-
-def _may_be_a_person(noun_phrase: str, last: str) -> bool:
-    """A person or an animal by its noun, or a name; "an empty gymnasium" is neither."""
-    if noun_phrase.lower() in words.SUBJECT_PRONOUNS:
-        return False  # "I … he": two people
-    if last in _PERSONS or last in _ANIMALS or last in {"one", "other", "another"}:
-        return True
-    person = last.endswith(("man", "woman", "er", "or", "ist", "ian", "eer", "boy", "girl", "mate", "star", "ee"))
-    named = noun_phrase[:1].isupper() and noun_phrase.split()[0].lower() not in words.DETERMINERS
-    return (person and last not in _NO_PERSON) or named
-
-
-def same_referent(a: str, b: str) -> bool:
-    """Do the subjects of two clauses, in this order, name the same one?"""
-    if not a or not b:
-        return bool(a) and not b
-    if b.lower() in words.SUBJECT_PRONOUNS:
-        return a.lower() == b.lower() or agrees(b, a)
-    if (
-        b.lower().split()[0] in {"the", "this", "that", "these", "those"}
-        and a.lower().split()[0] not in words.POSSESSIVES
-    ):
-        return head(a) == head(b) and not _ANOTHER_ONE.search(b)
-    return a.lower() == b.lower()
 
 
 def swap(first: str, second: str, context: str = "", before: str = "") -> tuple[str, str] | None:
@@ -260,15 +165,15 @@ def _swap(first: str, second: str, context: str, before: str) -> tuple[str, str]
 
 def _introduces(clause: str, pronoun: str) -> bool:
     """Does the clause bring in somebody whom the pronoun could mean?"""
-    new = [p for p in noun_phrases(clause) if p.determiner in _INDEFINITE and p.head in _PERSONS]
+    new = [p for p in noun_phrases(clause) if p.determiner in INDEFINITE and p.head in PERSONS]
     return any(agrees(pronoun, p.text) for p in new)
 
 
 def _could_be(pronoun: str, noun_phrase: str) -> bool:
     """Is it open whether he or she is this one? Not for plurals, pronouns, things and the other sex."""
     last = head(noun_phrase)
-    other = _FEMALE if pronoun == "he" else _MALE
-    known = noun_phrase.lower() in words.SUBJECT_PRONOUNS or last in other | _NO_PERSON | _THINGS
+    other = FEMALE if pronoun == "he" else MALE
+    known = noun_phrase.lower() in words.SUBJECT_PRONOUNS or last in other | NO_PERSON | _THINGS
     return not known and number(noun_phrase) == "sg"
 
 
@@ -325,7 +230,7 @@ def _known(pronoun: str, before: str) -> bool:
     found = _words_of(before)
     if low in found:
         return True
-    nouns = {"he": _MALE, "she": _FEMALE, "they": _PLURAL_HEADS | {"boys", "girls"}}.get(low, set())
+    nouns = {"he": MALE, "she": FEMALE, "they": PLURAL_HEADS | {"boys", "girls"}}.get(low, set())
     return not found.isdisjoint(nouns)
 
 
@@ -360,55 +265,10 @@ def _tag(predicate: str) -> str:
     return words.verb_forms().get(first, ("", ""))[1]
 
 
-@dataclass(frozen=True)
-class NounPhrase:
-    """Determiner, adjectives and head noun, with the span in the clause."""
-
-    start: int
-    end: int
-    text: str
-    determiner: str
-    head: str
-
-
-@lru_cache(maxsize=4096)
-def noun_phrases(text: str) -> tuple[NounPhrase, ...]:
-    """Noun phrases that open with a determiner, in order, up to and including their head noun."""
-    toks, found, i = tokens(text), [], 0
-    while i < len(toks):
-        if toks.lower[i] not in words.DETERMINERS:
-            i += 1
-            continue
-        j = i + 1
-        while j < len(toks) and j - i <= 5 and toks.lower[j][0].isalnum() and not _ends_phrase(toks, i, j):
-            j += 1
-        if j > i + 1:
-            span = (toks.start[i], toks.end[j - 1])
-            found.append(NounPhrase(*span, text[slice(*span)], toks.lower[i], toks.lower[j - 1]))
-        i = j
-    return tuple(found)
-
-
-def _ends_phrase(toks: Tokens, i: int, j: int) -> bool:
-    """Does token j no longer belong to the noun phrase that opens at token i?"""
-    word = toks.lower[j]
-    if word in _STOPPERS or word in words.PREPOSITIONS or (word in words.DETERMINERS and j > i + 1):
-        return True
-    tag = words.verb_forms().get(word, ("", ""))[1]
-    return j > i + 1 and (tag in {"third", "ing"} or word in words.AUXILIARIES)
-
-
 def _candidates(phrases: Sequence[NounPhrase], pronoun: str) -> list[NounPhrase]:
     """What an object pronoun may stand for: no person for "it"; the subject only where there is nothing else."""
-    fitting = [p for p in phrases if pronoun != "it" or p.head not in _PERSONS]
+    fitting = [p for p in phrases if pronoun != "it" or p.head not in PERSONS]
     return [p for p in fitting if p.start > 0] or fitting
-
-
-_IRREGULAR = {"men": "man", "women": "woman", "children": "child", "people": "person", "knives": "knife"}
-
-
-def _stem(noun: str) -> str:
-    return _IRREGULAR.get(noun) or (noun[:-1] if noun.endswith("s") and not noun.endswith("ss") else noun)
 
 
 _BARE_AFTER = words.PREPOSITIONS | _OBJECT_PRONOUNS | set(words.verb_forms())
@@ -433,14 +293,14 @@ def _known_too_early(a: str, b: str, subject: str, before: str) -> bool:
     """Would `b` in front of `a` speak of "the young man" before "two young men" are told of, or of "their run" before
     anybody is? Mentions with an article that trade places are left to `_trade_objects`; of things, "the water" is known
     from the start often enough."""
-    known = {p.head for p in noun_phrases(a) if p.determiner in _INDEFINITE}
-    known |= {_stem(p.head) for p in noun_phrases(a) if p.determiner in ("the", *words.POSSESSIVES)}
-    told = {_stem(w) for w in _words_of(before)} if before else set()
-    said = {_stem(w) for w in _words_of(a)} - told
+    known = {p.head for p in noun_phrases(a) if p.determiner in INDEFINITE}
+    known |= {singular(p.head) for p in noun_phrases(a) if p.determiner in ("the", *words.POSSESSIVES)}
+    told = {singular(w) for w in _words_of(before)} if before else set()
+    said = {singular(w) for w in _words_of(a)} - told
     for phrase in noun_phrases(b):
-        person = phrase.head in _PERSONS or phrase.head in _ANIMALS or _stem(phrase.head) in _PERSONS
+        person = phrase.head in PERSONS or phrase.head in ANIMALS or singular(phrase.head) in PERSONS
         definite = phrase.determiner in ("the", "this", "that", "these", "those") and person
-        if definite and known.isdisjoint((phrase.head, _stem(phrase.head))) and _stem(phrase.head) in said:
+        if definite and known.isdisjoint((phrase.head, singular(phrase.head))) and singular(phrase.head) in said:
             return True
     mine = not subject and subject_of(b).lower() in ("we", "you", "i", "there")
     return mine and re.search(r"\b(?:his|her|their)\b", b, re.IGNORECASE) is not None
@@ -462,7 +322,7 @@ def _trade_objects(a: str, b: str, subject: str, before: str) -> tuple[str, str]
         return None
     for later in noun_phrases(b):
         earlier = next((p for p in phrases if p.head == later.head and p.start not in used), None)
-        if later.determiner != "the" or earlier is None or earlier.determiner not in _INDEFINITE:
+        if later.determiner != "the" or earlier is None or earlier.determiner not in INDEFINITE:
             continue
         if any(later is known for known, _ in bare):
             continue

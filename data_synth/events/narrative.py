@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from data_synth.events.mentions import same_referent, subject_of
+from data_synth.events.nouns import same_referent, subject_of
 
 ATELIC = (
     r"play\w*|danc\w+|perform\w*|rides?|riding|wash\w*|practic\w+|exercis\w+|swim\w*|skat\w+|ski\w*|surf\w*|work\w*"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from data_synth.events import Caption, Event, Negative, parse
 from data_synth.events import en_words as words
 from data_synth.events.edit import capital_first, end_as, recase
-from data_synth.events.mentions import noun_phrases, same_referent, subject_of
+from data_synth.events.nouns import noun_phrases, same_referent, subject_of
 
 
 def corrupt(caption: str | Caption, *, seed: int = 0, event: int | None = None) -> Negative | None:

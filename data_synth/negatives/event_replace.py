@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from data_synth.events import Caption, Negative, parse
 from data_synth.events.edit import recase, splice
-from data_synth.events.mentions import noun_phrases, subject_of
+from data_synth.events.nouns import noun_phrases, subject_of
 from data_synth.events.order import content_words, overlap
 
 POOL = {

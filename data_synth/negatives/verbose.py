@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from data_synth.events import Caption, Negative, parse
 from data_synth.events.edit import capital_first, end_as, splice
-from data_synth.events.mentions import noun_phrases, subject_of
+from data_synth.events.nouns import noun_phrases, subject_of
 
 KINDS = ("redundant", "generic", "invented")
 

@@ -7,8 +7,9 @@ import pytest
 
 from data_synth.events import AFTER, BEFORE, SIMULTANEOUS, UNKNOWN, detect_language, parse, with_events
 from data_synth.events.en import is_background, split_sentences
-from data_synth.events.mentions import agree, same_referent, swap
+from data_synth.events.mentions import agree, swap
 from data_synth.events.narrative import overlap_risk
+from data_synth.events.nouns import same_referent
 from data_synth.negatives import order_swap
 
 GOLD = [json.loads(x) for x in (Path(__file__).parents[1] / "gold_en.jsonl").read_text(encoding="utf-8").splitlines()]
