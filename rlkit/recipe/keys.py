@@ -27,10 +27,12 @@ class Key:
 
     @property
     def name(self) -> str:
+        """The last part of the dotted key."""
         return self.path.rpartition(".")[2]
 
     @property
     def parent(self) -> str:
+        """The dotted key of the section it stands in."""
         return self.path.rpartition(".")[0]
 
 

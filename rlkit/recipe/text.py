@@ -26,6 +26,7 @@ class Scalar:
 
     @property
     def is_null(self) -> bool:
+        """Whether YAML reads this as null."""
         return not self.quoted and self.text in ("", "~", "null", "Null", "NULL")
 
 
@@ -114,6 +115,7 @@ class _Reader:
     next: int = 0
 
     def value(self, where: str | None, depth: int) -> Value:
+        """The next value: a scalar, a list or a mapping."""
         event = self.events[self.next]
         self.next += 1
         place = f"{self.name}:{event.start_mark.line + 1}"
@@ -138,12 +140,14 @@ class _Reader:
         return Value(where, Scalar(event.value, event.style is not None))
 
     def items(self, depth: int) -> list[Value]:
+        """The values of a list, up to its end."""
         items = []
         while not self.closes(yaml.SequenceEndEvent):
             items.append(self.value(None, depth + 1))
         return items
 
     def entries(self, depth: int) -> dict[str, Value]:
+        """The keys and values of a mapping, up to its end."""
         entries: dict[str, Value] = {}
         while not self.closes(yaml.MappingEndEvent):
             key = self.value(None, depth + 1)

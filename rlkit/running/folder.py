@@ -44,10 +44,6 @@ class RunFolder:
         return self.path / "final"
 
     @property
-    def plots(self) -> Path:
-        return self.path / "plots"
-
-    @property
     def finished(self) -> bool:
         """Whether the run is complete; results.json is written last and says so."""
         return bool(self.results().get("complete"))

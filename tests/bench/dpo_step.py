@@ -46,10 +46,12 @@ def caption(seed: int) -> str:
 
 
 def turns(role: str, *parts: dict) -> list[dict]:
+    """One message of a conversation."""
     return [{"role": role, "content": list(parts)}]
 
 
 def text(words: str) -> dict:
+    """A part of a message that is text."""
     return {"type": "text", "text": words}
 
 
@@ -63,10 +65,12 @@ def record(k: int) -> dict:
 
 
 def picture() -> Image.Image:
+    """Noise of SIDE x SIDE pixels."""
     return Image.fromarray(np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8))
 
 
 def save_model(folder: Path) -> None:
+    """The tiny model and its processor, as TRL and we load them."""
     sizes = {"hidden_size": 256, "num_layers": 6, "num_heads": 8, "vision_hidden_size": 64, "vision_depth": 2}
     sizes["patch_size"] = 14  # without it the picture would be four patches a side
     texts = [caption(seed) for seed in range(20)] + ["Describe the picture."]
@@ -155,6 +159,7 @@ def peak_mib(folder: Path, name: str, k: int, threads: int) -> float:
 
 
 def measure(folder: Path, name: str, k: int) -> float:
+    """Peak memory of one step in this process, in MiB."""
     step = trl_step(folder, k) if name == "trl" else our_step(folder, k, name)
     gc.collect()
     before = status_mib("VmRSS")
@@ -164,6 +169,7 @@ def measure(folder: Path, name: str, k: int) -> float:
 
 
 def status_mib(field: str) -> float:
+    """A field of this process's status, in MiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field + ":")) / 1024
 
@@ -212,6 +218,7 @@ def sentence(result: dict) -> str:
 
 
 def main() -> None:
+    """Print a line per K, then the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

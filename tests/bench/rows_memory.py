@@ -85,6 +85,7 @@ evaluate: {{num_clips: 0}}
 
 
 def row(i: int) -> dict:
+    """Pair number i."""
     sentence = "A person in a red coat walks to the left and picks up box number {}. "
     chosen = "".join(sentence.format(i * 7 + k) for k in range(6))
     rejected = [(f"kind_{k}", chosen.replace(f"number {i * 7 + k}", "number 0")) for k in range(4)]
@@ -121,6 +122,7 @@ def launch(folder: Path, size: int) -> dict[str, float]:
 
 
 def measure(folder: Path) -> dict[str, float]:
+    """What one start in a process of its own took."""
     answer = subprocess.run([sys.executable, "-c", CHILD, str(folder)], capture_output=True, text=True, check=True)
     return json.loads(answer.stdout.splitlines()[-1])
 
@@ -137,6 +139,7 @@ def medians(runs: dict[int, list[dict[str, float]]], what: str) -> tuple[list[di
 
 
 def main() -> None:
+    """Compare a start at two sizes; print the JSON."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--sizes", type=int, nargs=2, default=[1_000, 20_000])
     parser.add_argument("--repetitions", type=int, default=9)
