@@ -62,9 +62,13 @@ class Tokens:
         return Tokens(self.text, self.lower[1:], self.start[1:], self.end[1:])
 
 
-@lru_cache(maxsize=1024)
 def tokens(text: str, start: int = 0, end: int | None = None) -> Tokens:
     """Words and punctuation marks of `text[start:end]`, places in the whole text."""
+    return _tokens(text, start, len(text) if end is None else end)
+
+
+@lru_cache(maxsize=1024)
+def _tokens(text: str, start: int, end: int) -> Tokens:
     body = text[start:end]
     low = body.lower()
     found = list(_TOKEN.finditer(low if len(low) == len(body) else body))

@@ -37,6 +37,8 @@ soar spill spit sprout stomp strap strip stroke stumble submerge swap swirl thre
 unzip uncover wag wade wiggle wink yawn zip warm race whistle honk beep glance hurry rehearse sign parade dart
 scramble transfer loosen separate season refrigerate chill loose beat
 growl meow roar chirp dab smear trace erase scribble frost drizzle blanch mince crack flatten bandage hatch clink
+demonstrate retrieve pierce pretend manage create stay succeed recover peek offer inhale exhale conclude produce argue
+decide enjoy install congratulate inflate share fail unhook resume transition lob engage relax occur advance
 toast juggle crouch limp nap snore sob giggle grin frown blush shiver sweat tremble dine sew
 """.split()
 
@@ -68,7 +70,8 @@ teach teaches taught taught teaching|tear tears tore torn tearing|tell tells tol
 throw throws threw thrown throwing|wake wakes woke woken waking|wear wears wore worn wearing
 weave weaves wove woven weaving|wind winds wound wound winding|write writes wrote written writing
 hurl hurls hurled hurled hurling|ring rings rang rung ringing|flee flees fled fled fleeing
-creep creeps crept crept creeping|bow bows bowed bowed bowing
+wet wets wet wet wetting|win wins won won winning|find finds found found finding|choose chooses chose chosen choosing
+forget forgets forgot forgotten forgetting|creep creeps crept crept creeping|bow bows bowed bowed bowing
 """
 
 AUXILIARIES = {

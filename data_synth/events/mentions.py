@@ -36,6 +36,12 @@ _POINTS_BACK = re.compile(
     re.IGNORECASE,
 )
 _POINTING = {"other", "this", "so", "that", "same", "it", "more"}
+_AT_HOME = re.compile(
+    r"\bone another\b|\bstill (?=(?:shots?|photos?|pictures?|images?|frames?)\b)|"
+    r"\b(?:stand|stay|sit|hold|lie|ly|keep)\w* (?:\w+ ){0,2}?still\b",
+    re.IGNORECASE,
+)
+"""Words that look as if they pointed back, in a sense that does not."""
 _OPENS_ON_ANOTHER = re.compile(
     r"(?:(?:once|when|after) (?:complete|completed|done|finished|that|this)|having|as a result|otherwise|therefore|"
     r"thus|because of|first|second|third|last|finally)\b",
@@ -306,10 +312,24 @@ def _known_too_early(a: str, b: str, subject: str, before: str) -> bool:
     return mine and re.search(r"\b(?:his|her|their)\b", b, re.IGNORECASE) is not None
 
 
+def _leans_back(a: str, b: str, before: str) -> bool:
+    """Does `b` hold a word that needs `a` ("she also …", "another goal")? Not where the first goal is told of before
+    both, or in `b` itself ("one man hands it to another man")."""
+    for phrase in noun_phrases(b):
+        if phrase.determiner == "another" and not re.search(r"\bone $", b[: phrase.start], re.IGNORECASE):
+            told = _words_of(before) | _words_of(b[: phrase.start])
+            if phrase.head not in told or phrase.head in _words_of(a):
+                return True
+            b = b[: phrase.start] + " " * len("another") + b[phrase.start + len("another") :]
+    return not _words_of(_AT_HOME.sub("", b)).isdisjoint(_DANGLING)
+
+
 def _trade_objects(a: str, b: str, subject: str, before: str) -> tuple[str, str] | None:
     """Exchange the mentions of what both share; None when `b` holds a pronoun whose antecedent is not found in `a`."""
     said = _words_of(b)
-    if not said.isdisjoint(_DANGLING) or (not said.isdisjoint(_POINTING) and _POINTS_BACK.search(b)):
+    if not said.isdisjoint(_DANGLING) and _leans_back(a, b, before):
+        return None
+    if not said.isdisjoint(_POINTING) and _POINTS_BACK.search(b):
         return None
     if not before and not said.isdisjoint(_NEEDS_CONTEXT):
         return None

@@ -27,7 +27,7 @@ POSTURE = "sits|sitting|stands|standing|lies|lying|holds|holding"
 TALKS = r"talk\w*|speak\w*|explain\w*|demonstrat\w*|shows|showing|describ\w*|interview\w*"
 
 # (weight, pattern): above 0 speaks for an overlap. WORD patterns match one word anywhere, OPENING ones the first word,
-# PHRASE ones any stretch of the sentence. A pattern counts once per sentence.
+# PHRASE ones any stretch of the sentence, looked for where it holds one of the words behind. Once per sentence.
 FIRST_WORD = (
     (0.50, ATELIC + "|routine|game|match"),
     (0.30, CROWD),
@@ -39,11 +39,11 @@ FIRST_WORD = (
 )
 FIRST_OPENING = ((-0.20, "he|she|they|it|we"), (-0.15, "a|an|two|three|several|some|many|there"))
 FIRST_PHRASE = (
-    (0.25, r"\b(?:is|are) (?:\w+ly )?(?!seen|shown)\w+ing\b"),
-    (0.15, r"\b(?:as well as|clips of|while the)\b"),
-    (-0.55, r"\b(?:is|are) (?:seen|shown)\b"),
-    (-0.30, r"\bthere (?:is|are)\b"),
-    (-0.20, r"\bfollowed by\b"),
+    (0.25, r"\b(?:is|are) (?:\w+ly )?(?!seen|shown)\w+ing\b", "is are"),
+    (0.15, r"\b(?:as well as|clips of|while the)\b", "well clips while"),
+    (-0.55, r"\b(?:is|are) (?:seen|shown)\b", "seen shown"),
+    (-0.30, r"\bthere (?:is|are)\b", "there"),
+    (-0.20, r"\bfollowed by\b", "followed"),
 )
 SECOND_WORD = (
     (0.55, "first"),
@@ -67,10 +67,9 @@ SECOND_OPENING = (
     (-0.45, "he|she|they|it|we"),
 )
 SECOND_PHRASE = (
-    (0.85, r"\bnext to\b"),  # 0.45 of it takes back the connective "next"
-    (0.25, r"\bas well\b|\bthe (?:right|left)\b"),
-    (-0.45, r"\w[,;] "),
-    (-0.50, r"\b(?:is|are) (?:seen|shown)\b"),
+    (0.85, r"\bnext to\b", "next"),  # 0.45 of it takes back the connective "next"
+    (0.25, r"\bas well\b|\bthe (?:right|left)\b", "well right left"),
+    (-0.50, r"\b(?:is|are) (?:seen|shown)\b", "seen shown"),
 )
 
 OPENING, AFTER_OPENING, CLOSING, TWO, THREE = 0.80, 0.45, -0.10, 0.65, 0.10
@@ -80,30 +79,52 @@ clip; a second sentence about another known participant ("the dog")."""
 WORDS_FIRST, WORDS_SECOND = -0.15, -0.40
 """Per ten words, up to thirty: a long sentence tells a stretch of the story, a short one glosses another."""
 
+PAUSE = -0.45
+"""A second sentence with a comma or semicolon inside."""
+
 _WORD = re.compile(r"[a-z]+")
+_PAUSE = re.compile(r"\w[,;] ")
 _COMPILED = {
     name: tuple((weight, re.compile(pattern)) for weight, pattern in table)
     for name, table in {
-        "first word": FIRST_WORD,
+        "first": FIRST_WORD,
+        "second": SECOND_WORD,
         "first opening": FIRST_OPENING,
-        "first phrase": FIRST_PHRASE,
-        "second word": SECOND_WORD,
         "second opening": SECOND_OPENING,
-        "second phrase": SECOND_PHRASE,
     }.items()
+}
+_PHRASES = {
+    name: tuple((weight, re.compile(pattern), frozenset(held.split())) for weight, pattern, held in table)
+    for name, table in {"first": FIRST_PHRASE, "second": SECOND_PHRASE}.items()
 }
 
 
 @lru_cache(maxsize=65536)
-def _cues(table: str, word: str) -> int:
-    """Which patterns of a table a word matches, as bits."""
-    return sum(1 << k for k, (_, pattern) in enumerate(_COMPILED[table]) if pattern.fullmatch(word))
+def _cues(word: str) -> tuple[int, int]:
+    """Which patterns of the first and of the second sentence's table a word matches, as bits."""
+    first, second = (
+        sum(1 << k for k, (_, pattern) in enumerate(_COMPILED[table]) if pattern.fullmatch(word))
+        for table in ("first", "second")
+    )
+    return first, second
 
 
 @lru_cache(maxsize=65536)
 def _weight(table: str, cues: int) -> float:
     """Sum of the weights of a set of patterns given as bits."""
     return sum(weight for k, (weight, _) in enumerate(_COMPILED[table]) if cues >> k & 1)
+
+
+@lru_cache(maxsize=65536)
+def _opening(table: str, word: str) -> float:
+    """Sum of the weights of what the first word matches."""
+    return sum(weight for weight, pattern in _COMPILED[table] if pattern.fullmatch(word))
+
+
+def _phrases(table: str, low: str, held: set[str]) -> float:
+    """Sum of the weights of the phrases in a sentence that holds these words."""
+    rows = _PHRASES[table]
+    return sum([weight for weight, pattern, needed in rows if not held.isdisjoint(needed) and pattern.search(low)])
 
 
 @lru_cache(maxsize=4096)
@@ -113,20 +134,23 @@ def _scores(sentence: str) -> tuple[float, float]:
     found = _WORD.findall(low)
     if not found:
         return 0.0, 0.0
+    held = set(found)
     first = second = 0
-    for word in set(found):
-        first |= _cues("first word", word)
-        second |= _cues("second word", word)
+    for cues in map(_cues, held):
+        first |= cues[0]
+        second |= cues[1]
     length = min(low.count(" ") + 1, 30) / 10
+    pause = PAUSE if (", " in low or "; " in low) and _PAUSE.search(low) else 0.0
     return (
         WORDS_FIRST * length
-        + _weight("first word", first)
-        + _weight("first opening", _cues("first opening", found[0]))
-        + sum([weight for weight, pattern in _COMPILED["first phrase"] if pattern.search(low)]),
+        + _weight("first", first)
+        + _opening("first opening", found[0])
+        + _phrases("first", low, held),
         WORDS_SECOND * length
-        + _weight("second word", second)
-        + _weight("second opening", _cues("second opening", found[0]))
-        + sum([weight for weight, pattern in _COMPILED["second phrase"] if pattern.search(low)]),
+        + _weight("second", second)
+        + _opening("second opening", found[0])
+        + _phrases("second", low, held)
+        + pause,
     )
 
 
