@@ -21,14 +21,15 @@ lint: $(VENV)/.installed-test
 bench: $(VENV)/.installed-test
 	for file in tests/bench/[!_]*.py; do $(BIN)/python $$file || exit 1; done
 
+# not compiled ahead, which saves the demo half a minute; the tests start python hundreds of times, so theirs is
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e .  # compiled at the first import: saves half a minute
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e .
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
-	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib || true  # the tests start python hundreds of times
+	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib || true
 	touch $@
 
 clean:

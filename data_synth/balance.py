@@ -24,8 +24,10 @@ Contrast = Callable[[str, str], probes.Features]
 
 MAX_SLACK, BINS, FOLDS = 1.8, 10, 5
 ENOUGH, CHECKS = 0.55, 3
-"""Accuracy of probes fitted anew, the highest of so many ways to fold, at which `balance` is content; above it, it
+"""Accuracy of probes fitted anew, the highest of so many ways to fold, at which `refine` is content; above it, it
 tries a smaller slack."""
+SMALLER = (1.0, 0.7, 0.5, 0.35, 0.25, 0.0)
+"""What of the slack above 1 is tried, one after the other."""
 FEWEST = 200
 """Below this many pairs nothing is dropped: probes fitted on fewer see noise."""
 
@@ -117,22 +119,35 @@ def balance(
     matrix = probes.scaled(scipy.sparse.hstack(blocks).tocsr())
     folds = np.array([fold_of(s) for s in sources])
     priority = np.array([chance(s, r) for s, r in zip(sources, rejected, strict=True)])
-    keep = np.ones(len(chosen), bool)
-    for tried in (slack,) if slack is not None else (None, 1.5, 1.25, 1.0):
-        fitted = fit(matrix, folds, priority, tried)
+    fitted = fit(matrix, folds, priority, slack) if slack is not None else refine(matrix, sources, priority)
+    return np.ones(len(chosen), bool) if fitted is None else kept(fitted, matrix, folds, priority)
+
+
+def refine(
+    matrix: scipy.sparse.csr_matrix,
+    sources: Sequence[str],
+    priority: np.ndarray,
+    *,
+    most: float = MAX_SLACK,
+    enough: float = ENOUGH,
+    checks: int = CHECKS,
+) -> Balance | None:
+    """`fit` with the largest slack, from `most` down, after which probes fitted anew tell at most `enough`; None when
+    there are too few pairs. Each check folds the sources in another way."""
+    folds = np.array([fold_of(s) for s in sources])
+    for smaller in SMALLER:
+        fitted = fit(matrix, folds, priority, most=1.0 + smaller * (most - 1.0))
         if fitted is None:
-            return keep
-        keep = kept(fitted, matrix, folds, priority)
-        if _told(matrix[keep], [s for s, k in zip(sources, keep, strict=True) if k]) <= ENOUGH:
+            return None
+        stay = np.flatnonzero(kept(fitted, matrix, folds, priority))
+        if len(stay) < FEWEST or _told(matrix[stay], [sources[k] for k in stay], checks) <= enough:
             break
-    return keep
+    return fitted
 
 
-def _told(matrix: scipy.sparse.csr_matrix, sources: Sequence[str]) -> float:
-    """What probes fitted anew tell, the highest of `CHECKS` ways to fold."""
-    return max(
-        probes.hits(probes.margins(matrix, probes.folds(list(sources), FOLDS, seed))).mean() for seed in range(CHECKS)
-    )
+def _told(matrix: scipy.sparse.csr_matrix, sources: list[str], checks: int) -> float:
+    """What probes fitted anew tell, the highest of `checks` ways to fold."""
+    return max(probes.hits(probes.margins(matrix, probes.folds(sources, FOLDS, seed))).mean() for seed in range(checks))
 
 
 def _all_probes(chosen: str, rejected: str) -> probes.Features:

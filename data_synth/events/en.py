@@ -197,7 +197,7 @@ def clause_parts(text: str, start: int, end: int) -> tuple[str, tuple[int, int] 
         return "", None, None
     lemma = _lemma(toks, index, len(toks))
     subject_end = index
-    while subject_end > 0 and toks.lower[subject_end - 1] in words.ADVERBS:
+    while subject_end > 0 and words.is_adverb(toks.lower[subject_end - 1]):
         subject_end -= 1
     subject = (toks.start[0], toks.end[subject_end - 1]) if subject_end else None
     return lemma, subject, toks.start[index]
@@ -227,6 +227,7 @@ _BACKGROUND = re.compile(
     r"(?:during|throughout|in the middle of|in between|at (?:one|some) point|sometimes|occasionally|every so often)\b|"
     rf"there(?:'s|’s| is| are| was| were) (?:[^\s,]+ ){{1,8}}?(?:{_STATES})\b|"
     rf"(?:[^\s,]+ ){{1,8}}?(?:is|are|was|were) (?:\w+ly |also |all |still |seen )?(?:{_STATES})\b|"
+    r"(?:[^\s,]+ ){1,6}?(?:is|are|was|were) (?:in|on|at|inside|outside|behind|near|next to)\b|"
     r"(?:[^\s,]+ ){1,5}?(?:wears?|contains?|consists?|surrounds?)\b",
     re.IGNORECASE,
 )
@@ -243,6 +244,8 @@ def _boundary(toks: Tokens, i: int, clause_start: int) -> tuple[str, int] | None
     word = toks.lower[i]
     if word not in _SUBORDINATORS and word != "then":
         return None
+    if word == "then" and toks.lower[i - 1] in words.AUXILIARIES:
+        return None  # "is then taken off"
     if find_verb(toks, clause_start, i) is None:
         return None
     j, cue = i + 1, word

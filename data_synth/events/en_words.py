@@ -232,6 +232,13 @@ ADVERBS = {
     "smoothly",
     "gracefully",
 }
+_NO_ADVERBS = set("family fly reply supply jelly belly bully ally lily assembly butterfly dragonfly early only".split())
+
+
+def is_adverb(word: str) -> bool:
+    """An adverb that may stand between subject and verb: one of the list, or by its ending ("slightly")."""
+    return word in ADVERBS or (word.endswith("ly") and word not in _NO_ADVERBS and len(word) > 4)
+
 
 SEQUENCE_MARKERS = (
     "after(?=\\s*,)|first of all|first|firstly|to begin with|to start with|to start|and then|then|after that|"

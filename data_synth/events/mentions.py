@@ -98,12 +98,30 @@ def swap(first: str, second: str, context: str = "", before: str = "") -> tuple[
 
 
 def _same_step(first: str, second: str) -> bool:
-    """Two instructions with the same verb ("stir and heat … add and stir"), or two clauses that only say that something
-    is shown. Sentences about people that share a verb stay: in ActivityNet they overlap in time less than others."""
+    """Two instructions whose order means nothing: with the same verb ("stir and heat … add and stir"), or without a
+    thing in common ("crack two eggs … chop the herbs"); or two clauses that only say that something is shown. Sentences
+    about people that share a verb stay: in ActivityNet they overlap in time less than others."""
     shown = r"\b(?:is|are) (?:then )?(?:shown|displayed|presented)\.?$"
     if re.search(shown, first) and re.search(shown, second):
         return True
-    return not (subject_of(first) or subject_of(second)) and not _verbs(first).isdisjoint(_verbs(second))
+    if subject_of(first) or subject_of(second):
+        return False
+    if not _verbs(first).isdisjoint(_verbs(second)):
+        return True
+    said = _words_of(second)
+    return said.isdisjoint(_CARRIES_ON) and _things(first).isdisjoint(_things(second))
+
+
+_CARRIES_ON = set("it them they everything mixture dough batter filling marinade contents again".split())
+"""Words of a second step that speak of what the first one made."""
+
+
+@lru_cache(maxsize=4096)
+def _things(text: str) -> frozenset[str]:
+    """The nouns of a step, by what is left without verbs and small words."""
+    forms = words.verb_forms()
+    small = words.PREPOSITIONS | words.DETERMINERS | words.ADVERBS | words.AUXILIARIES
+    return frozenset(singular(w) for w in _words_of(text) if len(w) > 3 and w not in forms and w not in small)
 
 
 _WEAK_VERBS = set("be have do get go take put make see show begin start use set add".split())

@@ -30,7 +30,7 @@ _INNER = re.compile(
 _CUT = re.compile(r"[，。！？；,!?;…\n]+|(?=然后|(?<!伴)随后(?!的)|(?<!紧)接着|紧接着)")
 _FRONT_AFTER = re.compile(r"(?:之后|以后|过后|完毕|完后|[^前最今背身向往落脑幕然随此其稍]后|完|好后|了后)$")
 _FRONT_BEFORE = re.compile(r"(?:之前|以前|[^面眼跟身门窗台人向往朝胸桌床楼车镜幕]前)$")
-_FRONT_WHILE = re.compile(r"(?:的时候|的同时|之时|期间|[^当同小平及准随]时)$")
+_FRONT_WHILE = re.compile(r"(?:的时候|的同时|之时|期间|[^当同小平及准随计定按实暂临]时)$")
 _TOGETHER = re.compile(r"一边|一面|边\S{1,8}边|同时|与此同时|一起|伴随|随着|一同")
 _STATE = re.compile(
     r"(?:正在|在\S{0,12}(?:着|玩|聊天)|[坐站躺趴挂摆放停穿戴靠举抱拿握盯望看等围][着]|是一|有一|位于|整洁|干净|显得|看起来|充满|很[\u3400-\u9fff]|十分|非常)|着"
@@ -38,6 +38,8 @@ _STATE = re.compile(
 _PLACED = re.compile(
     r"[摆放挂停站坐装盛铺堆插种]满|[上里中前旁边下](?:摆放|停靠|悬挂|放|挂|停)了?[者着一二两三四五几许]"
 )
+CAMERA_TAG = re.compile(r"(?:固定|静态|静止)(?:的?镜头|机位)?|(?:镜头|摄像机|相机|机位)(?:保持)?(?:固定|静止)(?:不动)?")
+"""固定镜头, 镜头静止: how it was filmed, which is no event and no description by itself."""
 _PUNCTUATION = "，。！？；、,.!?;:：…\"'“”‘’（）()《》 \n\t　"
 
 

@@ -35,7 +35,7 @@ _NEAR = [{"man", "boy"}, {"woman", "girl"}, {"men", "boys"}, {"women", "girls"},
 _MALE = {"man", "men", "boy", "boys", "男人", "男孩", "男子"}
 _TO_SHE = {"he": "she", "him": "her", "his": "her", "himself": "herself", "他": "她"}
 _TO_HE = {"she": "he", "herself": "himself", "hers": "his", "她": "他"}
-_PRONOUN = re.compile(r"\b(?:he|him|his|himself|she|her|hers|herself)\b|[他她]", re.IGNORECASE)
+_PRONOUN = re.compile(r"\b(?:he|him|his|himself|she|her|hers|herself)\b|(?<![吉其])[他她](?!人)", re.IGNORECASE)
 
 
 def corrupt(caption: str | Caption, *, seed: int = 0) -> Negative | None:
@@ -72,9 +72,24 @@ def corrupt(caption: str | Caption, *, seed: int = 0) -> Negative | None:
         new in _MALE
     )
     edits += _pronouns(caption.text, to_female=old in _MALE) if gendered and len(names) == 1 else []
+    if gendered and _said_otherwise(caption.text, edits, male=old in _MALE):
+        return None
     text, landed = splice(caption.text, edits)
     edit = {"spans": [[s, e] for s, e, _ in edits], "rejected_spans": landed, "from": old, "to": new}
     return Negative(text, "actor_swap", edit, f"'{old}' does it, not '{new}'")
+
+
+_SEX = {
+    True: re.compile(
+        r"\b(?:males?|guys?|gentlem[ae]n|father|dad|son|husband|he|him|his)\b|(?<![吉其])他(?!人)", re.IGNORECASE
+    ),
+    False: re.compile(r"\b(?:females?|lad(?:y|ies)|mother|mom|daughter|wife|she|her|hers)\b|她", re.IGNORECASE),
+}
+
+
+def _said_otherwise(text: str, edits: list, *, male: bool) -> bool:
+    """Does another word that stays name the actor's sex: "the male's friend", "her" beside a man who may be meant?"""
+    return any(not any(s <= m.start() < e for s, e, _ in edits) for m in _SEX[male].finditer(text))
 
 
 def _group(name: str, language: str) -> int:

@@ -50,16 +50,21 @@ GUARD = re.compile(
     r"oranges|day of|one day|old town|open the|opens?|to open|full of|full[- ]\w+|dry(?:s|ing)? (?:the|his|her|it)|"
     r"to dry|white house|"
     r"green (?:beans?|onions?|tea|screen)|brown sugar|glass of|fast food|fast motion|slow motion|"
-    r"at night|day and night|night and day|"
+    r"at night|night sk(?:y|ies)|day and night|night and day|"
     r"(?:white|black) (?:man|men|woman|women|people|guys?|lady|ladies|males?|females?)|"
     r"(?:tall|short)(?! (?:\w+ )?(?:man|woman|boy|girl|person|guy|lady|men|women|people|trees?|buildings?)\b))\b",
     re.IGNORECASE,
 )
 """Places where the word is no attribute, or one that makes a name with its noun."""
+_CHILDREN = re.compile(r"\b(?:girl|boy|child|kid|teen|toddler)", re.IGNORECASE)
+"""Somebody young by another word: "an old woman … the girl"."""
 
 
 def corrupt(caption: str | Caption, *, seed: int = 0) -> Negative | None:
     """Swap one attribute for another of its kind that the caption does not hold; None when it names none."""
     caption = parse(caption) if isinstance(caption, str) else caption
+    groups = GROUPS[caption.language]
+    if _CHILDREN.search(caption.text):
+        groups = [g for g in groups if "old" not in g]
     why = "it is '{old}', not '{new}'"
-    return substitute(caption, GROUPS[caption.language], "attribute_swap", seed, why, guard=GUARD, once=True)
+    return substitute(caption, groups, "attribute_swap", seed, why, guard=GUARD, once=True)

@@ -21,8 +21,8 @@ GROUPS = {
         ("fixed camera", "handheld camera", "tracking camera"),
         ("remains fixed", "zooms in slowly", "moves forward slowly"),
         ("remains static", "zooms in slowly", "moves forward slowly"),
-        ("low angle", "high angle", "eye level"),
-        ("low-angle", "high-angle", "eye-level"),
+        ("low angle", "high angle"),
+        ("low-angle", "high-angle"),
         ("bird's-eye view", "worm's-eye view", "eye-level view"),
         ("aerial view", "ground-level view"),
         ("slow motion", "fast motion"),
@@ -50,6 +50,7 @@ _ABOUT_CAMERA = re.compile(
 GUARD = re.compile(
     r"\bzoom(?:s|ing)? (?:in|out) (?:on|to|into|from)\b|"
     r"\b(?:slow|fast) motion (?:as well as|and|or)\b|\b(?:slow|fast) (?:as well as|and|or) (?:slow|fast) motion\b|"
+    r"\b(?:high|low)[ -]angle\b[^.]{0,30}\b(?:down|up)\b|"
     r"[脸头手面眼][部睛]?的?(?:大?特写|近景)|(?<=大)特写|拉[近远](?:到|至|[^镜，。；、\s])",
     re.IGNORECASE,
 )

@@ -29,8 +29,8 @@ GUARD = re.compile(
 
 
 _COUNTED_BELOW = re.compile(
-    r"\b(?:both|either|neither|each other|one another|(?:the|an)other|"
-    r"(?:the|these|those) (?:two|three|four|five|six))\b|另一|两者|双方|彼此|互相",
+    r"\b(?:both|either|neither|each other|one another|(?:the |an)?others?|one of|more|each|remaining|"
+    r"(?:the|these|those) (?:two|three|four|five|six)|\d+ \w+ and (?:an?|one|two|\d+))\b|另一|两者|双方|彼此|互相",
     re.IGNORECASE,
 )
 """Words that tell the number again: "two teams … both"."""

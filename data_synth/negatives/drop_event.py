@@ -4,7 +4,7 @@ import random
 import re
 from collections.abc import Sequence
 
-from data_synth.events import Caption, Event, Negative, parse
+from data_synth.events import Caption, Event, Negative, parse, zh
 from data_synth.events import en_words as words
 from data_synth.events.edit import capital_first, end_as, recase
 from data_synth.events.nouns import noun_phrases, same_referent, subject_of
@@ -54,11 +54,15 @@ def _needed(caption: Caption, index: int) -> bool:
     """Whether what comes after speaks of something that only this event introduces, or goes on from it."""
     event, after = caption.events[index], caption.events[index + 1 :]
     if caption.language == "zh":
-        return _needed_zh(event, after)
+        return _needed_zh(event, after, index == 0)
     if not subject_of(event.text) and re.match(r"\w+ing\b", event.text):
         return True  # "dancing … and moving their arms": a manner, no event
+    if shares_object(caption, index) or (index and shares_object(caption, index - 1)):
+        return True
     if not after:
         return False
+    if not subject_of(after[0].text) and re.match(r"\w+ing\b", after[0].text):
+        return True  # "clips of women smiling | and looking": half of a list
     who = subject_of(event.text)
     carried = who if index == 0 and same_referent(who, subject_of(after[0].text)) else ""
     if _CONTINUES.search(after[0].text) or _named_later(caption, index, carried):
@@ -68,11 +72,21 @@ def _needed(caption: Caption, index: int) -> bool:
     return bool(pronouns) if stranger else not pronouns.isdisjoint(("it", "them"))
 
 
-def _needed_zh(event: Event, after: Sequence[Event]) -> bool:
-    if re.match(r"(?:镜头|摄像机|相机)静止|以及|和|并|或", event.text):
+def shares_object(caption: Caption, index: int) -> bool:
+    """ "He picks | and places the block": does the English event end on a verb whose object the next one tells?"""
+    if caption.language == "zh" or index + 1 >= len(caption.events):
+        return False
+    event, following = caption.events[index], caption.events[index + 1]
+    between = caption.text[event.end : following.start].strip(" ,").lower()
+    return between in ("", "and", "or", "then", "and then") and event.text.split()[-1].lower() in words.verb_forms()
+
+
+def _needed_zh(event: Event, after: Sequence[Event], first: bool) -> bool:
+    if zh.CAMERA_TAG.fullmatch(event.text) or re.match(r"以及|和|并|或", event.text):
         return True
     leans = bool(after) and _ZH_LEANS.search(after[0].text) is not None
-    return leans or any(not one.subject for one in after[1:])
+    nobody = first and any(re.search(r"(?<![吉其])[他她]", one.text) for one in after)
+    return leans or nobody or any(not one.subject for one in after[1:])
 
 
 def _named_later(caption: Caption, index: int, carried: str) -> bool:

@@ -88,6 +88,8 @@ def _replaceable(caption: Caption, index: int) -> bool:
     if following and _REFERS.search(following[0].text.lower()):
         return False
     if caption.language == "zh":
+        if following and re.match(r"[它他她]", event.text):
+            return False  # 它在街道上穿梭，丝绸身躯…: whose?
         return (index == 0 or event.subject is not None) and not (following and following[0].subject is None)
     tied = following and following[0].sentence == event.sentence and following[0].subject is None
     if tied or not subject_of(event.text):

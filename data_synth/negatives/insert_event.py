@@ -1,6 +1,7 @@
 """insert_event: an event that did not happen is told in the middle of those that did."""
 
 import random
+import re
 from collections.abc import Sequence
 
 from data_synth.events import Caption, Negative, parse
@@ -30,15 +31,29 @@ def corrupt(
     if not source:
         return None
     new = draw.choice(source)
-    place = draw.choice(told)
-    end = caption.sentences[place][1]
     zh = caption.language == "zh"
-    said = draw.choice(CONNECTIVES[caption.language])
+    open_places = [k for k in told if not _leans(caption, k)]
+    if not open_places:
+        return None
+    place = draw.choice(open_places)
+    end = caption.sentences[place][1]
+    following = caption.text[end:].lower()
+    said = draw.choice([c for c in CONNECTIVES[caption.language] if not following.lstrip().startswith(c.lower())])
     sentence = f"{said}{new}。" if zh else f"{said} {lower_first(new)}."
     closed = caption.text[end - 1] in '.!?。！？"”'
-    lead = ("" if closed else ("。" if zh else ".")) + ("" if zh else " ")
+    lead = ("" if closed else ("，" if zh else ".")) + ("" if zh else " ")
     sentence = sentence if caption.text[end:].strip() else end_as(sentence, caption.text)
     text = caption.text[:end] + lead + sentence + caption.text[end:]
     start = end + len(lead)
     edit = {"spans": [[end, end]], "rejected_spans": [[start, start + len(sentence)]], "after": place}
     return Negative(text, "insert_event", edit, f"'{new}' did not happen")
+
+
+_POINTS_BACK = re.compile(r"\b(?:he|she|it|they|his|her|their|its)\b|(?<![吉其])[他她](?!人)|它", re.IGNORECASE)
+
+
+def _leans(caption: Caption, place: int) -> bool:
+    """Does the next sentence speak of "him", who would then be the actor of what was inserted?"""
+    if place + 1 >= len(caption.sentences):
+        return False
+    return _POINTS_BACK.search(caption.text[slice(*caption.sentences[place + 1])]) is not None

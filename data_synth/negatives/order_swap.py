@@ -35,7 +35,7 @@ REPEAT = 0.6
 """Two events that share more than this part of their content words count as the same event repeated."""
 _SUMMARY = re.compile(r"\bhow to\b|\b(?:tutorial|lesson|demonstration)\b", re.IGNORECASE)
 """A sentence that says what the whole clip is about goes on while the next one happens."""
-RISK = -0.5
+RISK = -0.48
 """Highest `overlap_risk` at which two neighbouring sentences without a connective still count as a sequence."""
 
 

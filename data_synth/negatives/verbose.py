@@ -4,7 +4,7 @@ import random
 import re
 from collections.abc import Sequence
 
-from data_synth.events import Caption, Negative, parse
+from data_synth.events import Caption, Negative, parse, zh
 from data_synth.events.edit import capital_first, end_as, splice
 from data_synth.events.nouns import noun_phrases, subject_of
 
@@ -118,8 +118,8 @@ def _tail(caption: Caption, kind: str, sentences: int, pool: Sequence[str], draw
 
 
 _TIED = re.compile(
-    r"\b(?:then|next|finally|first|again|later|afterwards|as|while|when|once|after|before|until|continues?)\b|"
-    r"^[随当在因为]|^以及|^并|[时后前]$|先|再|然后|接着|随后|最后",
+    r"\b(?:then|next|finally|first|again|later|afterwards|as|while|when|once|after|before|until|continues?|"
+    r"him|them|it)\b|^[随当在因为]|^以及|^并|[时后前]$|先|再|然后|接着|随后|最后",
     re.IGNORECASE,
 )
 """Words that tie a clause to its neighbours: it cannot be said again on its own."""
@@ -128,7 +128,9 @@ _NOTHING_SEEN = {"lot", "moment", "bit", "while", "time", "way", "few", "row", "
 
 def _stands_alone(event: str, language: str) -> bool:
     """Whether an event can be a sentence of its own: with a subject, and without a word that ties it to another."""
-    return not _TIED.search(event) and (language == "zh" or bool(subject_of(event)))
+    if _TIED.search(event):
+        return False
+    return bool(subject_of(event)) if language == "en" else not zh.CAMERA_TAG.fullmatch(event)
 
 
 def _restate(caption: Caption, event: str) -> str:
