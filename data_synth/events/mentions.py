@@ -43,7 +43,8 @@ _AT_HOME = re.compile(
 )
 """Words that look as if they pointed back, in a sense that does not."""
 _OPENS_ON_ANOTHER = re.compile(
-    r"(?:(?:once|when|after) (?:complete|completed|done|finished|that|this)|having|as a result|otherwise|therefore|"
+    r"(?:(?:once|when|after) (?:(?:he|she|it|they|that|this) (?:is |are |was |has )?)?(?:complete|completed|done|"
+    r"finished|that|this)|having|as a result|otherwise|therefore|"
     r"thus|because of|first|second|third|last|finally)\b",
     re.IGNORECASE,
 )
@@ -60,7 +61,8 @@ _ORDER = re.compile(
 """A word of order behind the subject or the auxiliary."""
 _COUNTED_OFF = re.compile(
     r"\b(?:the|a|an) (?:first|second|third|fou?rth|fifth|sixth|last|final) (?:clip|video|scene|shot|man|woman|lady|"
-    r"boy|girl|person|group|team|player|one)\b|\b(?:scene|video|clip) ends\b|\bends with\b|\ba series of\b|"
+    r"boy|girl|person|group|team|player|one)\b|\b(?:scene|video|clip) ends\b|\b(?:ends?|ending) (?:with|by)\b|"
+    r"\b(?:starts?|starting) (?:with|by)\b|\ba series of\b|"
     r"\bat the end(?! of)\b|\bas the (?:video|clip|scene) (?:begins|starts|ends)\b|^there (?:is|are|was|were)\b|"
     r"\ba (?:different|fifth|sixth) (?:group|set|pair|team)\b",
     re.IGNORECASE,
@@ -326,6 +328,8 @@ def _known_too_early(a: str, b: str, subject: str, before: str) -> bool:
         definite = phrase.determiner in ("the", "this", "that", "these", "those") and person
         if definite and known.isdisjoint((phrase.head, singular(phrase.head))) and singular(phrase.head) in said:
             return True
+        if phrase.determiner in ("this", "that", "these", "those") and singular(phrase.head) in said:
+            return True  # "whisk those eggs"
     mine = not subject and subject_of(b).lower() in ("we", "you", "i", "there")
     return mine and re.search(r"\b(?:his|her|their)\b", b, re.IGNORECASE) is not None
 

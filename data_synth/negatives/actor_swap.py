@@ -4,6 +4,7 @@ import random
 import re
 
 from data_synth.events import Caption, Negative, parse
+from data_synth.events import en_words as words
 from data_synth.events.edit import splice
 
 GROUPS = {
@@ -41,7 +42,7 @@ _PRONOUN = re.compile(r"\b(?:he|him|his|himself|she|her|hers|herself)\b|(?<![吉
 def corrupt(caption: str | Caption, *, seed: int = 0) -> Negative | None:
     """Exchange two actors of one group, or replace the only one (and its pronouns); None when no actor is named.
 
-    With two actors, pronouns stay: they now point at the wrong one, as the rest of the sentence does.
+    Two actors of different sexes stay where pronouns say who is who.
     """
     caption = parse(caption) if isinstance(caption, str) else caption
     places = _places(caption)
@@ -130,6 +131,8 @@ def _exchange(caption: Caption, places: list, seed: int) -> Negative | None:
     if not pairs:
         return None
     one, two = random.Random(f"{seed} {caption.text}").choice(pairs)
+    if (one in _MALE) != (two in _MALE) and _PRONOUN.search(caption.text):
+        return None  # "a man … She": the pronouns would say who it was
     turned = {one: two, two: one}
     edits = [(s, e, _like(turned[name], caption.text[s:e])) for s, e, name, _ in places if name in turned]
     text, landed = splice(caption.text, edits)
@@ -151,11 +154,8 @@ def _pronouns(text: str, *, to_female: bool) -> list[tuple[int, int, str]]:
         if to_female:
             new = _TO_SHE.get(low)
         elif low == "her":
-            new = (
-                "his"
-                if re.match(r" (?!and\b|to\b|in\b|on\b|with\b|at\b|from\b|by\b|as\b|while\b)[a-z]+", text[m.end() :])
-                else "him"
-            )
+            noun = re.match(r" (?!(?:and|to|in|on|with|at|from|by|as|while)\b)([a-z]+)", text[m.end() :])
+            new = "his" if noun and words.verb_forms().get(noun[1], ("", ""))[1] not in ("third", "past") else "him"
         else:
             new = _TO_HE.get(low)
         if new:

@@ -47,11 +47,12 @@ GUARD = re.compile(
     r"\b(?:orange juice|black and white|black-and-white|red wine|white wine|short (?:film|video|clip|while)|(?:an|the|"
     r"some|of|peels?|eats?) orange(?!\s\w)|"
     r"round and round|(?:a|the|his|her|each|into|wine|shot|martini) glass(?!\s(?:door|window|table|bottle|jar|bowl))|"
+    r"old(?! (?:\w+ )?(?:man|woman|men|women|people|person|lady|guy|gentleman|couple|dog|cat)\b)|"
     r"oranges|day of|one day|old town|open the|opens?|to open|full of|full[- ]\w+|dry(?:s|ing)? (?:the|his|her|it)|"
     r"to dry|white house|"
     r"green (?:beans?|onions?|tea|screen)|brown sugar|glass of|fast food|fast motion|slow motion|"
     r"at night|night sk(?:y|ies)|day and night|night and day|"
-    r"(?:white|black) (?:man|men|woman|women|people|guys?|lady|ladies|males?|females?)|"
+    r"(?:white|black) (?:man|men|woman|women|people|guys?|lady|ladies|males?|females?)|黑白色?|"
     r"(?:tall|short)(?! (?:\w+ )?(?:man|woman|boy|girl|person|guy|lady|men|women|people|trees?|buildings?)\b))\b",
     re.IGNORECASE,
 )

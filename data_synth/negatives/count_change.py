@@ -20,7 +20,7 @@ GROUPS = {
     ),
 }
 GUARD = re.compile(
-    r"\b(?:\d+[.,:/-]\d+|\d+(?:st|nd|rd|th|s|d|k|p|x|%)|(?:19|20)\d\d)\b|"
+    r"\b(?:\d+[.,:/-]\d+\w*|\d+(?:st|nd|rd|th|s|d|k|p|x|%)|(?:19|20)\d\d)\b|"
     r"\b(?:(?:the|these|those|other|their|his|her) (?:two|three|four|five|six|seven|eight)|two of|in two|"
     r"(?:two|three|four|five|six)[- ](?:way|wheel\w*|piece|story|door|person|lane|on))\b|\d{2,}",
     re.IGNORECASE,
@@ -30,7 +30,8 @@ GUARD = re.compile(
 
 _COUNTED_BELOW = re.compile(
     r"\b(?:both|either|neither|each other|one another|(?:the |an)?others?|one of|more|each|remaining|"
-    r"(?:the|these|those) (?:two|three|four|five|six)|\d+ \w+ and (?:an?|one|two|\d+))\b|另一|两者|双方|彼此|互相",
+    r"(?:the|these|those) (?:two|three|four|five|six)|\d+ \w+ and (?:an?|one|two|\d+))\b|"
+    r"一[黑白黄红蓝绿大小男女老少]一|另一|两者|双方|彼此|互相",
     re.IGNORECASE,
 )
 """Words that tell the number again: "two teams … both"."""

@@ -69,7 +69,6 @@ GROUPS = {
         ("逆时针", "顺时针"),
         ("走进", "走出"),
         ("跑进", "跑出"),
-        ("进来", "出去"),
     ),
 }
 """Phrases that exclude each other; bare "up" and "in" are left alone ("picks up", "in a room")."""
@@ -84,7 +83,7 @@ GUARD = re.compile(
     r"\bthe fade (?:in|out)\b|\bzoom(?:s|ing)? (?:in|out) (?:on|to|into|from)\b|"
     r"\b(?:pulls|pulling) out (?:an?|the|his|her|its|their|some|two|several|more)\b|"
     r"拉[近远](?:到|至|[^镜，。；、\s])|拉近[^。]{0,14}特写|上升空|(?:力|量|率|温|位|价格?)(?:上升|下降)|"
-    r"[往向]上[^。]{0,14}(?:天空|夜空)|(?:高处|坡顶|山顶)[^。]{0,4}[往向]下|"
+    r"从[上下][往向][上下]|从[^，。]{1,12}(?:上升|下降)到|[往向]上[^。]{0,14}(?:天空|夜空)|(?:高处|坡顶|山顶)[^。]{0,4}[往向]下|"
     r"\b(?:look|looks|looking) forward\b|\bwalk(?:s|ing)? (?:up|down) and (?:up|down)\b|左右|上下",
     re.IGNORECASE,
 )

@@ -110,7 +110,7 @@ def _tail(caption: Caption, kind: str, sentences: int, pool: Sequence[str], draw
     else:
         frames = list(REDUNDANT[caption.language])
         draw.shuffle(frames)
-        events = [e.text for e in caption.events if _stands_alone(e.text, caption.language)]
+        events = [e.text for e in caption.events if e.subject and _stands_alone(e.text, caption.language)]
         events = draw.sample(events, min(sentences, len(events)))
         return [f.format(event=_restate(caption, event)) for f, event in zip(frames, events, strict=False)]
     draw.shuffle(source)
