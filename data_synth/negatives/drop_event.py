@@ -88,7 +88,7 @@ def shares_object(caption: Caption, index: int) -> bool:
 def _needed_zh(event: Event, after: Sequence[Event], first: bool) -> bool:
     if zh.CAMERA_TAG.fullmatch(event.text) or re.match(r"以及|和|并|或", event.text):
         return True
-    if after and "不是" in event.text and after[0].text.startswith("而是"):
+    if after and "不是" in event.text and re.match("而?是", after[0].text):
         return True  # nothing is lost with what did not happen
     leans = bool(after) and _ZH_LEANS.search(after[0].text) is not None
     nobody = first and any(re.search(r"(?<![吉其])[他她]", one.text) for one in after)

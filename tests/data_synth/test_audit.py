@@ -5,6 +5,7 @@ import random
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 from data_synth import audit, balance, probes
 from data_synth.errors import DataError
@@ -104,6 +105,21 @@ def test_balancing_removes_a_planted_leak_and_keeps_pairs():
 def test_too_few_pairs_are_left_alone():
     pairs = made(50, leaky)
     assert balance.balance([p.chosen for p in pairs], [p.rejected for p in pairs], [p.source_id for p in pairs]).all()
+
+
+def test_refine_keeps_as_many_as_probes_fitted_anew_allow():
+    rng = np.random.default_rng(0)
+    leak = np.where(rng.random(4000) < 0.75, 1.0, -1.0) * rng.random(4000)  # its sign tells three pairs in four
+    matrix = scipy.sparse.csr_matrix(np.stack([leak, rng.normal(size=4000)], 1))
+    sources, priority = [str(k) for k in range(4000)], rng.random(4000)
+    folds = np.array([balance.fold_of(s) for s in sources])
+    kept = {}
+    for enough in (0.55, 0.65):
+        fitted = balance.refine(matrix, sources, priority, most=2.5, enough=enough)
+        stay = balance.kept(fitted, matrix, folds, priority)
+        kept[enough] = stay.sum()
+        assert (leak[stay] > 0).mean() <= enough + 0.02
+    assert kept[0.65] > kept[0.55] > 1800
 
 
 def test_a_length_neutral_mixture():

@@ -27,6 +27,9 @@ def test_dangling_is_a_kind_of_its_own(caption):
     [
         (truncated, "昏暗的天空下，一架飞机飞过。"),
         (truncated, "出门前，他换上皮鞋。"),
+        (truncated, "男人用力时，手臂抬起来。"),
+        (truncated, "固定镜头，一个男人跑过去。"),
+        (truncated, "The referee starts and stops the game."),
         (insert_event, "A portrait of a cat."),
     ],
 )
@@ -40,6 +43,9 @@ def test_a_setting_is_no_event(operator, caption):
         "A man puts a jack below the car. Then a boy turns the jack.",
         "A woman washes a dog. Then she continues to wash.",
         "几个人在骑摩托车，后面有几个警察。",
+        "The referee starts and stops the game.",
+        "一个孩子在河边玩耍，他的狗跟着他。",
+        "男人不是在睡觉，而是在看电视。",
     ],
 )
 def test_what_the_rest_leans_on_is_not_left_out(caption):
@@ -141,3 +147,14 @@ def test_an_event_without_a_subject_does_not_open_a_sentence():
     caption = "A man opens a box. He takes out a ball and throws it. Then he waves."
     assert drop_event.corrupt(caption, event=1) is None
     assert drop_event.corrupt(caption, event=2).text == "A man opens a box. He takes out a ball and he waves."
+
+
+def test_an_inserted_event_stands_where_no_pronoun_points_at_it():
+    caption = "A man opens a door. He walks out."
+    assert {insert_event.corrupt(caption, seed=s).edit["after"] for s in range(8)} == {1}
+
+
+def test_the_connective_of_an_inserted_event_is_not_said_twice():
+    for seed in range(8):
+        negative = insert_event.corrupt("雨停了。随后天边出现一道彩虹。", seed=seed, after=0)
+        assert negative.text.count("随后") == 1

@@ -64,6 +64,38 @@ def test_no_evidence_no_negative(caption):
     assert order_swap.corrupt(caption) is None
 
 
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ("Whisk the eggs.", "Chop some herbs."),  # commute: nothing in common
+        ("Add salt to the pan.", "Add pepper to the pan."),
+        ("A boy scores a goal.", "A girl scores another goal."),
+        ("He is pulling the handles of the boat.", "She is turning a wheel with one hand."),  # both go on
+        ("Break two eggs into a bowl.", "Whisk those eggs with a fork."),
+        ("They run home from the yard.", "They are in a large room with a piano."),
+        ("A man lifts the bar.", "The clip ends with a red title."),
+    ],
+)
+def test_sentences_without_evidence_stay(sentences):
+    told = ["A man walks into a yard and opens a box.", *sentences, "He waves."]
+    assert order_swap.corrupt_sentences(told, first=1) is None
+
+
+def test_words_that_only_look_as_if_they_pointed_back():
+    told = [
+        "Two players are seen in a hall.",
+        "A referee blows a whistle and then walks off the field.",
+        "The players hit one another with long sticks and then bow.",
+        "He waves.",
+    ]
+    swapped = order_swap.corrupt_sentences(told, first=1)
+    assert swapped is not None and "one another" in swapped.text.split(". ")[1]
+
+
+def test_what_follows_keeps_its_subject():
+    assert order_swap.corrupt("After the man opens the box, the dog jumps out and then barks.", pair=(0, 1)) is None
+
+
 def test_given_events_are_trusted():
     caption = with_events("A man sings. A dog barks.", [(0, 11), (13, 24)])
     assert order_swap.corrupt(caption).text == "A dog barks. A man sings."
