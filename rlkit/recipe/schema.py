@@ -249,6 +249,8 @@ class Evaluate:
     """Longest generated caption, in tokens."""
     per_device_eval_batch_size: Count = 16
     """Clips per forward pass; changes speed and memory, not the result."""
+    unseen_negatives: list[Annotated[PlugIn, NEGATIVE]] = field(default_factory=list)
+    """For `algorithm: reward`: kinds of wrong answers that are measured but not trained on."""
     compare_with: dict[str, str] = field(default_factory=dict)
     """Finished runs shown beside this one, name -> run folder; they must have measured the same held-out clips."""
 
