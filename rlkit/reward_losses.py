@@ -9,9 +9,9 @@ Papers: Bradley & Terry 1952, Biometrika 39; Rao & Kupper 1967, JASA 62; Davidso
 Applied Statistics 24; McCullagh 1980, JRSS B 42; NIMA, https://huggingface.co/papers/1709.05424; Llama 2,
 https://huggingface.co/papers/2307.09288.
 
-Deviations: strengths are exp(score). Common reward code divides a masked loss by all cells and fixes the constant of
-ties by hand; here it is learned. `emd` is the squared distance, for its root has no gradient at a perfect fit.
-`ranking` sums over its stages (losses.plackett_luce takes their mean), so that it is a log-likelihood.
+Deviations: strengths are exp(score), and the constants of ties are tensors, to be learned with the scores. `emd` is
+the squared distance, for its root has no gradient at a perfect fit. `ranking` sums over its stages
+(losses.plackett_luce takes their mean), so that it is a log-likelihood.
 """
 
 import torch
@@ -65,7 +65,7 @@ def davidson(better: Cells, worse: Cells, tie: Ties, log_nu: Constant, mask: Mas
     (Davidson 1970), a softmax over d/2, -d/2 and log nu, d = better - worse. nu = 2 P(tie) / (1 - P(tie)) of equals.
     """
     difference, tie, log_nu = _compared("davidson", mask, better, worse, tie, log_nu=log_nu)
-    logits = torch.stack(torch.broadcast_tensors(difference / 2, -difference / 2, log_nu))
+    logits = torch.stack([difference / 2, -difference / 2, log_nu])
     return _mean(logits.logsumexp(0) - torch.where(tie, logits[2], logits[0]))
 
 
