@@ -173,12 +173,12 @@ def test_a_three_way_split_counts_one_third():
 
 
 def test_per_kind_counts_and_wilson():
-    kinds = ["order", "order", "order", "order", "colour", "colour", "colour"]
-    table = per_kind(kinds, [1, 1, -1, 0, 1, 1, -1], [1.0, -1.0, -2.0, 0.5, NAN, 0.0, 0.0])
+    kinds = ["order", "order", "order", "order", "colour", "colour", "colour", "colour"]
+    table = per_kind(kinds, [1, 1, -1, 0, 1, 1, -1, 0], [1.0, -1.0, -2.0, 0.5, NAN, 0.0, 0.0, NAN])
     order, colour = table["order"], table["colour"]
     assert list(table) == ["colour", "order"]
     assert (order["n"], order["ties"], order["unscored"]) == (3, 1, 0)
-    assert (colour["accuracy"].value, colour["n"], colour["ties"], colour["unscored"]) == (0.5, 2, 0, 1)
+    assert (colour["accuracy"].value, colour["n"], colour["ties"], colour["unscored"]) == (0.5, 2, 0, 2)
     expected = stats.binomtest(2, 3).proportion_ci(method="wilson")
     assert (order["accuracy"].low, order["accuracy"].high) == pytest.approx((expected.low, expected.high))
 
