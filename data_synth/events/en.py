@@ -133,7 +133,7 @@ def find_verb(toks: Tokens, low: int = 0, high: int | None = None) -> int | None
             i > low
             and before in words.SUBJECT_PRONOUNS
             and i - 1 == low
-            and word not in words.ADVERBS
+            and not words.is_adverb(word)
             and word.isalpha()
         ):
             return i  # what follows a pronoun subject is its verb, known or not
@@ -148,7 +148,7 @@ def find_verb(toks: Tokens, low: int = 0, high: int | None = None) -> int | None
             continue
         if before in words.DETERMINERS or before in _NOUN_FOLLOWS:
             continue
-        if tag in ("third", "past") or i == low or before in words.ADVERBS:
+        if tag in ("third", "past") or i == low or words.is_adverb(before):
             if after in forms and forms[after][1] == "third" and i > low:
                 continue  # "the dance moves": a noun in front of the verb
             return i
@@ -298,7 +298,7 @@ def _starts_noun_phrase(toks: Tokens, j: int) -> bool:
     return (
         word in words.DETERMINERS
         or word in words.SUBJECT_PRONOUNS
-        or word in words.ADVERBS
+        or words.is_adverb(word)
         or toks.upper_first(j)
         or word in {"people", "there"}
     )

@@ -24,7 +24,9 @@ from data_synth.events.nouns import (
     same_referent,
     singular,
     subject_of,
+    words_of,
 )
+from data_synth.events.steps import same_step
 
 _DANGLING = set(
     "another others too also still instead either similarly likewise continue continues resume resumes repeat repeats "
@@ -90,50 +92,13 @@ def swap(first: str, second: str, context: str = "", before: str = "") -> tuple[
     `context`: the whole caption, for the case of names; `before`: what stands before `first`, where a pronoun of the
     second clause may have its antecedent.
     """
-    if _COUNTED_OFF.search(first) or _COUNTED_OFF.search(second) or _same_step(first, second):
+    if _COUNTED_OFF.search(first) or _COUNTED_OFF.search(second) or same_step(first, second):
         return None
     (first, order_a), (second, order_b) = _without_order(first), _without_order(second)
     if (order_a and _SUBORDINATE.match(second)) or (order_b and _SUBORDINATE.match(first)):
         return None  # "once it is full, he then …": no place for the word of order
     swapped = _swap(first, second, context, before)
     return swapped and (_with_order(swapped[0], order_a), _with_order(swapped[1], order_b))
-
-
-def _same_step(first: str, second: str) -> bool:
-    """Two instructions whose order means nothing: with the same verb ("stir and heat … add and stir"), or without a
-    thing in common ("crack two eggs … chop the herbs"); or two clauses that only say that something is shown. Sentences
-    about people that share a verb stay: in ActivityNet they overlap in time less than others."""
-    shown = r"\b(?:is|are) (?:then )?(?:shown|displayed|presented)\.?$"
-    if re.search(shown, first) and re.search(shown, second):
-        return True
-    if subject_of(first) or subject_of(second):
-        return False
-    if not _verbs(first).isdisjoint(_verbs(second)):
-        return True
-    said = _words_of(second)
-    return said.isdisjoint(_CARRIES_ON) and _things(first).isdisjoint(_things(second))
-
-
-_CARRIES_ON = set("it them they everything mixture dough batter filling marinade contents again".split())
-"""Words of a second step that speak of what the first one made."""
-
-
-@lru_cache(maxsize=4096)
-def _things(text: str) -> frozenset[str]:
-    """The nouns of a step, by what is left without verbs and small words."""
-    forms = words.verb_forms()
-    small = words.PREPOSITIONS | words.DETERMINERS | words.ADVERBS | words.AUXILIARIES
-    return frozenset(singular(w) for w in _words_of(text) if len(w) > 3 and w not in forms and w not in small)
-
-
-_WEAK_VERBS = set("be have do get go take put make see show begin start use set add".split())
-
-
-@lru_cache(maxsize=4096)
-def _verbs(text: str) -> frozenset[str]:
-    """Lemmas of the words that are forms of verbs, those left out that go with anything."""
-    forms = words.verb_forms()
-    return frozenset(forms[w][0] for w in tokens(text).lower if w in forms) - _WEAK_VERBS
 
 
 def _without_order(clause: str) -> tuple[str, str]:
@@ -160,7 +125,7 @@ def _with_order(clause: str, order: str) -> str:
 def _swap(first: str, second: str, context: str, before: str) -> tuple[str, str] | None:
     """`swap` of clauses without words of order inside."""
     first_subject, second_subject = subject_of(first), subject_of(second)
-    if second_subject.lower() in ("he", "she") and not _OTHERS.isdisjoint(_words_of(first)):
+    if second_subject.lower() in ("he", "she") and not _OTHERS.isdisjoint(words_of(first)):
         return None  # "another man stands next to him … he": either of the two
     if any(_lost_subject(clause) for clause in (first, second)) or _OPENS_ON_ANOTHER.match(second):
         return None
@@ -253,16 +218,11 @@ def _known(pronoun: str, before: str) -> bool:
         return True
     if not before:
         return False
-    found = _words_of(before)
+    found = words_of(before)
     if low in found:
         return True
     nouns = {"he": MALE, "she": FEMALE, "they": PLURAL_HEADS | {"boys", "girls"}}.get(low, set())
     return not found.isdisjoint(nouns)
-
-
-@lru_cache(maxsize=1024)
-def _words_of(text: str) -> frozenset[str]:
-    return frozenset(re.findall(r"[a-z]+", text.lower()))
 
 
 def agree(predicate: str, wanted: str) -> str | None:
@@ -270,7 +230,7 @@ def agree(predicate: str, wanted: str) -> str | None:
     forms, toks = words.verb_forms(), tokens(predicate)
     edits, finite = [], True
     for i, word in enumerate(toks.lower):
-        if finite and word not in words.ADVERBS:
+        if finite and not words.is_adverb(word):
             lemma, tag = forms.get(word, ("", ""))
             if tag in ("third", "base"):
                 edits.append((toks.start[i], toks.end[i], words.conjugate(word, lemma, wanted)))
@@ -287,7 +247,7 @@ def agree(predicate: str, wanted: str) -> str | None:
 
 @lru_cache(maxsize=4096)
 def _tag(predicate: str) -> str:
-    first = next((word for word in tokens(predicate).lower if word not in words.ADVERBS), "")
+    first = next((word for word in tokens(predicate).lower if not words.is_adverb(word)), "")
     return words.verb_forms().get(first, ("", ""))[1]
 
 
@@ -321,8 +281,8 @@ def _known_too_early(a: str, b: str, subject: str, before: str) -> bool:
     from the start often enough."""
     known = {p.head for p in noun_phrases(a) if p.determiner in INDEFINITE}
     known |= {singular(p.head) for p in noun_phrases(a) if p.determiner in ("the", *words.POSSESSIVES)}
-    told = {singular(w) for w in _words_of(before)} if before else set()
-    said = {singular(w) for w in _words_of(a)} - told
+    told = {singular(w) for w in words_of(before)} if before else set()
+    said = {singular(w) for w in words_of(a)} - told
     for phrase in noun_phrases(b):
         person = phrase.head in PERSONS or phrase.head in ANIMALS or singular(phrase.head) in PERSONS
         definite = phrase.determiner in ("the", "this", "that", "these", "those") and person
@@ -339,16 +299,16 @@ def _leans_back(a: str, b: str, before: str) -> bool:
     both, or in `b` itself ("one man hands it to another man")."""
     for phrase in noun_phrases(b):
         if phrase.determiner == "another" and not re.search(r"\bone $", b[: phrase.start], re.IGNORECASE):
-            told = _words_of(before) | _words_of(b[: phrase.start])
-            if phrase.head not in told or phrase.head in _words_of(a):
+            told = words_of(before) | words_of(b[: phrase.start])
+            if phrase.head not in told or phrase.head in words_of(a):
                 return True
             b = b[: phrase.start] + " " * len("another") + b[phrase.start + len("another") :]
-    return not _words_of(_AT_HOME.sub("", b)).isdisjoint(_DANGLING)
+    return not words_of(_AT_HOME.sub("", b)).isdisjoint(_DANGLING)
 
 
 def _trade_objects(a: str, b: str, subject: str, before: str) -> tuple[str, str] | None:
     """Exchange the mentions of what both share; None when `b` holds a pronoun whose antecedent is not found in `a`."""
-    said = _words_of(b)
+    said = words_of(b)
     if not said.isdisjoint(_DANGLING) and _leans_back(a, b, before):
         return None
     if not said.isdisjoint(_POINTING) and _POINTS_BACK.search(b):

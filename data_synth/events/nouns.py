@@ -37,6 +37,12 @@ PLURAL_HEADS = set("people men women children kids couple team crowd group famil
 _IRREGULAR = {"men": "man", "women": "woman", "children": "child", "people": "person", "knives": "knife"}
 
 
+@lru_cache(maxsize=1024)
+def words_of(text: str) -> frozenset[str]:
+    """The words of a text, in lower case."""
+    return frozenset(re.findall(r"[a-z]+", text.lower()))
+
+
 @lru_cache(maxsize=4096)
 def subject_of(text: str) -> str:
     """The subject of a clause, or "" where it has none of its own or the rules found no verb."""

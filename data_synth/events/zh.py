@@ -38,8 +38,8 @@ _STATE = re.compile(
 _PLACED = re.compile(
     r"[摆放挂停站坐装盛铺堆插种]满|[上里中前旁边下](?:摆放|停靠|悬挂|放|挂|停)了?[者着一二两三四五几许]"
 )
-CAMERA_TAG = re.compile(r"(?:固定|静态|静止)(?:的?镜头|机位)?|(?:镜头|摄像机|相机|机位)(?:保持)?(?:固定|静止)(?:不动)?")
-"""固定镜头, 镜头静止: how it was filmed, which is no event and no description by itself."""
+PRONOUN = r"(?<![吉其])[他她](?!人)"
+"""他 or 她, not in 吉他, 其他, 他人."""
 _PUNCTUATION = "，。！？；、,.!?;:：…\"'“”‘’（）()《》 \n\t　"
 
 

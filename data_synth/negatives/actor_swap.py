@@ -3,7 +3,7 @@
 import random
 import re
 
-from data_synth.events import Caption, Negative, parse
+from data_synth.events import Caption, Negative, parse, zh
 from data_synth.events import en_words as words
 from data_synth.events.edit import splice
 
@@ -36,7 +36,7 @@ _NEAR = [{"man", "boy"}, {"woman", "girl"}, {"men", "boys"}, {"women", "girls"},
 _MALE = {"man", "men", "boy", "boys", "男人", "男孩", "男子"}
 _TO_SHE = {"he": "she", "him": "her", "his": "her", "himself": "herself", "他": "她"}
 _TO_HE = {"she": "he", "herself": "himself", "hers": "his", "她": "他"}
-_PRONOUN = re.compile(r"\b(?:he|him|his|himself|she|her|hers|herself)\b|(?<![吉其])[他她](?!人)", re.IGNORECASE)
+_PRONOUN = re.compile(r"\b(?:he|him|his|himself|she|her|hers|herself)\b|" + zh.PRONOUN, re.IGNORECASE)
 
 
 def corrupt(caption: str | Caption, *, seed: int = 0) -> Negative | None:
@@ -82,7 +82,7 @@ def corrupt(caption: str | Caption, *, seed: int = 0) -> Negative | None:
 
 _SEX = {
     True: re.compile(
-        r"\b(?:males?|guys?|gentlem[ae]n|father|dad|son|husband|he|him|his)\b|(?<![吉其])他(?!人)", re.IGNORECASE
+        r"\b(?:males?|guys?|gentlem[ae]n|father|dad|son|husband|he|him|his)\b|(?!她)" + zh.PRONOUN, re.IGNORECASE
     ),
     False: re.compile(r"\b(?:females?|lad(?:y|ies)|mother|mom|daughter|wife|she|her|hers)\b|她", re.IGNORECASE),
 }

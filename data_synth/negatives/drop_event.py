@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from data_synth.events import Caption, Event, Negative, parse, zh
 from data_synth.events import en_words as words
 from data_synth.events.edit import capital_first, end_as, recase
+from data_synth.events.fragments import CAMERA_TAG, SETTING, shares_object
 from data_synth.events.nouns import noun_phrases, same_referent, subject_of
 
 
@@ -27,7 +28,7 @@ def corrupt(caption: str | Caption, *, seed: int = 0, event: int | None = None) 
     text, dropped = caption.text, caption.events[index]
     remaining = [e for k, e in enumerate(caption.events) if k != index]
     bodies = [_body(caption, e, k, index) for k, e in enumerate(remaining)]
-    if len(bodies) == 1 and caption.language == "zh" and _PLACE.search(remaining[0].text):
+    if len(bodies) == 1 and caption.language == "zh" and SETTING.search(remaining[0].text):
         return None
     if any(body is None for body in bodies) or _loses_subject(caption, remaining) or _needed(caption, index):
         return None
@@ -48,8 +49,6 @@ _CONTINUES = re.compile(
     r"\b(?:again|continues?|continuing|still|also|another|others?|both|rest|more|so|same|as well as)\b", re.IGNORECASE
 )
 _PRONOUN = re.compile(r"\b(?:he|she|it|they|him|them|his|its|their|her)\b", re.IGNORECASE)
-_PLACE = re.compile(r"(?:[上下中里内外旁边]|时候?)$")
-"""野生草原上: where, and nothing that happens."""
 _ZH_LEANS = re.compile(r"^(?:[后前旁上里下]面|旁边|其中|以及|和|并|或|而)|[向到进给成][\u3400-\u9fff]|^[露现]出|它|其")
 """A clause that leans on the one before it: 后面有, 以及, 喷向人群 (what?)."""
 
@@ -76,22 +75,13 @@ def _needed(caption: Caption, index: int) -> bool:
     return bool(pronouns) if stranger else not pronouns.isdisjoint(("it", "them"))
 
 
-def shares_object(caption: Caption, index: int) -> bool:
-    """ "He picks | and places the block": does the English event end on a verb whose object the next one tells?"""
-    if caption.language == "zh" or index + 1 >= len(caption.events):
-        return False
-    event, following = caption.events[index], caption.events[index + 1]
-    between = caption.text[event.end : following.start].strip(" ,").lower()
-    return between in ("", "and", "or", "then", "and then") and event.text.split()[-1].lower() in words.verb_forms()
-
-
 def _needed_zh(event: Event, after: Sequence[Event], first: bool) -> bool:
-    if zh.CAMERA_TAG.fullmatch(event.text) or re.match(r"以及|和|并|或", event.text):
+    if CAMERA_TAG.fullmatch(event.text) or re.match(r"以及|和|并|或", event.text):
         return True
     if after and "不是" in event.text and re.match("而?是", after[0].text):
         return True  # nothing is lost with what did not happen
     leans = bool(after) and _ZH_LEANS.search(after[0].text) is not None
-    nobody = first and any(re.search(r"(?<![吉其])[他她]", one.text) for one in after)
+    nobody = first and any(re.search(zh.PRONOUN, one.text) for one in after)
     return leans or nobody or any(not one.subject for one in after[1:])
 
 

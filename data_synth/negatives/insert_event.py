@@ -4,7 +4,7 @@ import random
 import re
 from collections.abc import Sequence
 
-from data_synth.events import Caption, Negative, parse
+from data_synth.events import Caption, Negative, parse, zh
 from data_synth.events.edit import end_as, lower_first
 from data_synth.events.order import content_words, overlap
 from data_synth.negatives.event_replace import POOL
@@ -31,7 +31,7 @@ def corrupt(
     if not source:
         return None
     new = draw.choice(source)
-    zh = caption.language == "zh"
+    chinese = caption.language == "zh"
     open_places = [k for k in told if not _leans(caption, k)]
     if not open_places:
         return None
@@ -39,9 +39,9 @@ def corrupt(
     end = caption.sentences[place][1]
     following = caption.text[end:].lower()
     said = draw.choice([c for c in CONNECTIVES[caption.language] if not following.lstrip().startswith(c.lower())])
-    sentence = f"{said}{new}。" if zh else f"{said} {lower_first(new)}."
+    sentence = f"{said}{new}。" if chinese else f"{said} {lower_first(new)}."
     closed = caption.text[end - 1] in '.!?。！？"”'
-    lead = ("" if closed else ("，" if zh else ".")) + ("" if zh else " ")
+    lead = ("" if closed else ("，" if chinese else ".")) + ("" if chinese else " ")
     sentence = sentence if caption.text[end:].strip() else end_as(sentence, caption.text)
     text = caption.text[:end] + lead + sentence + caption.text[end:]
     start = end + len(lead)
@@ -49,7 +49,7 @@ def corrupt(
     return Negative(text, "insert_event", edit, f"'{new}' did not happen")
 
 
-_POINTS_BACK = re.compile(r"\b(?:he|she|it|they|his|her|their|its)\b|(?<![吉其])[他她](?!人)|它", re.IGNORECASE)
+_POINTS_BACK = re.compile(r"\b(?:he|she|it|they|his|her|their|its)\b|它|" + zh.PRONOUN, re.IGNORECASE)
 
 
 def _leans(caption: Caption, place: int) -> bool:

@@ -150,9 +150,7 @@ def corrupt_sentences(
     if (language == "zh" and b_kind != "sequence") or risk > RISK:
         return None
     texts = a[slice(*a_span)], b[slice(*b_span)]
-    if language == "en" and (any(en.is_background(text) for text in texts) or (first == 0 and _SUMMARY.search(a))):
-        return None
-    if language == "en" and all(_GOES_ON.match(text) for text in texts):
+    if language == "en" and _at_once(texts, first):
         return None
     if parser == "spacy" and language == "en" and not _confirmed((a, a_span), (b, b_span)):
         return None
@@ -168,6 +166,13 @@ def corrupt_sentences(
     edit = _sentence_edit(sentences, first, gap, (a_span, b_span), swapped) | {"overlap_risk": risk}
     evidence = "a connective" if b_kind == "sequence" else f"the course of the story (overlap risk {risk:.2f})"
     return Negative(text, "order_swap", edit, f"sentences {first} and {first + 1} change places; ordered by {evidence}")
+
+
+def _at_once(texts: tuple[str, str], first: int) -> bool:
+    """Does one of two English sentences tell a background or sum the clip up, or do both tell what goes on?"""
+    if any(en.is_background(text) for text in texts) or (first == 0 and _SUMMARY.search(texts[0])):
+        return True
+    return all(_GOES_ON.match(text) for text in texts)
 
 
 def _confirmed(*sentences: tuple[str, tuple[int, int]]) -> bool:

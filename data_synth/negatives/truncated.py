@@ -4,19 +4,9 @@ mid-clause."""
 import random
 import re
 
-from data_synth.events import Caption, Negative, parse, zh
-from data_synth.events import en_words as words
+from data_synth.events import Caption, Negative, parse
 from data_synth.events.edit import end_as
-from data_synth.negatives.drop_event import shares_object
-
-_SETTING = re.compile(
-    r"(?:[上下中里内外前后旁边]|时候?|之[前后])$|^(?:随着|当|为了|因为|由于)|"
-    r"^[一几两三][名位个只][^，]{0,4}(?:穿着|身穿|戴着|背着)[^的]*$"
-)
-"""出门前, 昏暗的天空下, 一名穿着深绿色衬衫: where and when, or half a subject, no event that could end a caption."""
-
-_HALF = re.compile(r"(?:的?时候?|的同时|之[前后时]|以[前后]|[前后时])(?=[，,])")
-"""男人用力|时，: the clause says when something else happens."""
+from data_synth.events.fragments import no_ending
 
 
 def corrupt(
@@ -49,11 +39,7 @@ def corrupt(
     stop = "。" if caption.language == "zh" else "."
     rest = text[last.end :]
     closing = re.match(r"[\"'”’]*[.!?。！？]+[\"'”’]*", rest)
-    if shares_object(caption, count - 1) or last.text.split()[-1].lower() in words.AUXILIARIES:
-        return None
-    if caption.language == "zh" and (_SETTING.search(last.text) or _HALF.match(rest)):
-        return None
-    if caption.language == "zh" and all(zh.CAMERA_TAG.fullmatch(e.text) for e in caption.events[:count]):
+    if no_ending(caption, count):
         return None
     kept = end_as(text[: last.end] + (closing.group() if closing else stop), text)
     missing = len(caption.events) - count

@@ -4,8 +4,9 @@ import random
 import re
 from collections.abc import Sequence
 
-from data_synth.events import Caption, Negative, parse, zh
+from data_synth.events import Caption, Negative, parse
 from data_synth.events.edit import capital_first, end_as, splice
+from data_synth.events.fragments import CAMERA_TAG
 from data_synth.events.nouns import noun_phrases, subject_of
 
 KINDS = ("redundant", "generic", "invented")
@@ -130,7 +131,7 @@ def _stands_alone(event: str, language: str) -> bool:
     """Whether an event can be a sentence of its own: with a subject, and without a word that ties it to another."""
     if _TIED.search(event):
         return False
-    return bool(subject_of(event)) if language == "en" else not zh.CAMERA_TAG.fullmatch(event)
+    return bool(subject_of(event)) if language == "en" else not CAMERA_TAG.fullmatch(event)
 
 
 def _restate(caption: Caption, event: str) -> str:

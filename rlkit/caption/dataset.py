@@ -11,6 +11,7 @@ from data_synth.records import pieces, text_of
 from rlkit.caption import rows
 from rlkit.caption.clips import Reader
 from rlkit.models import Captioner
+from rlkit.recipe import Recipe
 
 LENGTH_BIN = 256  # characters
 WINDOW = 50  # batches sorted by length together: most of the padding goes, most of the randomness stays
@@ -72,6 +73,21 @@ class Examples(Dataset):
 def hash_seed(seed: int, index: int) -> int:
     """A seed for one row that no other row shares."""
     return seed * 1_000_003 + index
+
+
+def training_examples(
+    captioner: Captioner, records: Sequence[Mapping[str, Any]], reader: Reader, recipe: Recipe
+) -> Examples:
+    """Records as the recipe's `data:` section shows them in training."""
+    data = recipe.data
+    return Examples(
+        captioner,
+        records,
+        reader,
+        cache_gib=data.cache_gib,
+        shuffle_frames=data.shuffle_frames,
+        seed=recipe.seed,
+    )
 
 
 class LengthGroupedBatches(BatchSampler):

@@ -115,11 +115,9 @@ class Guard(TrainerCallback):
 def true_caption_log_prob(captioner: Captioner, examples: list[rows.Example], batch_size: int) -> float:
     """Mean log-probability per token of answer 0, in nats."""
     captioner.model.eval()
-    pad = captioner.processor.tokenizer.pad_token_id
     total, tokens = 0.0, 0
     for start in range(0, len(examples), batch_size):
-        batch = rows.collate(examples[start : start + batch_size], pad_token_id=pad)
-        batch = {name: tensor.to(captioner.base.device) for name, tensor in batch.items()}
+        batch = rows.batch_of(captioner, examples[start : start + batch_size])
         log_probs, mask = one_row.log_probs(captioner, batch)
         total += float(log_probs[:, 0].sum())
         tokens += int(mask[:, 0].sum())
@@ -158,9 +156,7 @@ def forcing_problem(captioner: Captioner, example: rows.Example, tokens: int = 8
         [score[0].float().log_softmax(-1)[token] for score, token in zip(output.scores, ids, strict=True)]
     )
     forced = replace(example, answers=[ids.cpu()], spans=[torch.zeros(len(ids), dtype=torch.bool)], rejected_weight=[])
-    batch = rows.collate([forced], pad_token_id=tokenizer.pad_token_id)
-    batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-    log_probs, _ = one_row.log_probs(captioner, batch)
+    log_probs, _ = one_row.log_probs(captioner, rows.batch_of(captioner, [forced]))
     worst = float((log_probs[0, 0, : len(ids)] - said).abs().max())
     model.train(training)
     # fp32 differs by rounding; half precision by tenths of a nat, which is noise and not another position table.

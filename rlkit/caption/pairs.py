@@ -75,7 +75,7 @@ def labelled_pairs(
             own = [{"text": t, "kind": "own_sample", "edit": {}, "operator": "own_samples"} for t in wrong[:most]]
         rejected = own + constructed(caption, recipe.negatives, recipe.num_negatives - len(own), seed=seed, pool=pool)
         if rejected:
-            yield _record(row, question, caption, rejected, seed, {})
+            yield record(row, question, caption, rejected, seed, {})
 
 
 def judged_pairs(
@@ -102,7 +102,7 @@ def judged_pairs(
         if worse:
             rejected = [{"text": t, "kind": "own_sample", "edit": {}, "operator": "own_samples"} for _, t in worse]
             scores = {"judge": [best, *(s for s, _ in worse)]}
-            yield _record(row, question, chosen, rejected, recipe.seed * 1_000_003 + number, scores)
+            yield record(row, question, chosen, rejected, recipe.seed * 1_000_003 + number, scores)
 
 
 def readable(text: str) -> bool:
@@ -121,14 +121,15 @@ def event_pool(clips: Iterable[Mapping[str, Any]], size: int = 400) -> list[str]
     return list(clauses)
 
 
-def _record(
-    row, question: str, chosen: str, rejected: Sequence[Mapping[str, Any]], seed: int, scores
-) -> dict[str, Any]:
+def record(row, question: str, chosen: str, rejected: Sequence[Mapping[str, Any]], seed: int, scores) -> dict[str, Any]:
+    """The record of a clip row; `rejected` as `constructed` gives them."""
     return make_record(
         question,
         chosen,
         [(one["kind"], one["text"]) for one in rejected],
         videos=[row["video"]],
+        start=row.get("start"),
+        end=row.get("end"),
         source_id=row["id"],
         operator="+".join(dict.fromkeys(one["operator"] for one in rejected)),
         edit=[one["edit"] for one in rejected],

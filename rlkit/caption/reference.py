@@ -169,15 +169,11 @@ def key(captioner: Captioner, data: str, settings: Mapping[str, Any], count: int
 
 def _compute(captioner: Captioner, examples: Sequence[rows.Example], indices: Iterable[int], batch_size: int):
     """Token log-probs of rows: index -> list of arrays; rows of like length share a batch."""
-    device = next(captioner.model.parameters()).device
-    pad = captioner.processor.tokenizer.pad_token_id
     held = sorted(((index, examples[index]) for index in indices), key=lambda item: (item[1].length, item[0]))
     computed = {}
     for start in range(0, len(held), batch_size):
         part = held[start : start + batch_size]
-        batch = rows.collate([example for _, example in part], pad_token_id=pad)
-        batch = {name: tensor.to(device) for name, tensor in batch.items()}
-        log_probs, mask = one_row.log_probs(captioner, batch)
+        log_probs, mask = one_row.log_probs(captioner, rows.batch_of(captioner, [example for _, example in part]))
         for at, (index, example) in enumerate(part):
             answers = range(len(example.answers))
             computed[index] = [log_probs[at, a][mask[at, a]].float().cpu().numpy() for a in answers]

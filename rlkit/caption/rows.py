@@ -153,6 +153,12 @@ def collate(examples: Sequence[Example], *, pad_token_id: int = 0) -> dict[str, 
     return batch | _media(examples)
 
 
+def batch_of(captioner: Captioner, examples: Sequence[Example]) -> dict[str, Tensor]:
+    """`collate` with the captioner's padding, on its device."""
+    batch = collate(examples, pad_token_id=captioner.processor.tokenizer.pad_token_id)
+    return {name: tensor.to(captioner.base.device) for name, tensor in batch.items()}
+
+
 def bucketed(lengths: Sequence[int], batch_size: int, *, seed: int = 0, epoch: int = 0) -> list[list[int]]:
     """Batches of rows of like length, in random order, deterministic in (seed, epoch).
 

@@ -26,7 +26,7 @@ def tokens(captioner: Captioner) -> tuple[int, int]:
 
 
 def scores(
-    captioner: Captioner, batch: dict[str, Tensor], vision: dict | None = None, *, model: nn.Module | None = None
+    captioner: Captioner, batch: dict[str, Tensor], *, model: nn.Module | None = None
 ) -> Float[Tensor, "batch answers"]:
     """Scores of all answers of a batch of rows (`rows.collate`), in fp32; 0 where a row has fewer answers.
 
@@ -38,7 +38,7 @@ def scores(
     ends = batch["prompt_lengths"][:, None] + batch["answer_lengths"].cumsum(1) - 1
     keep = torch.zeros_like(batch["keep"])
     keep[mask.nonzero()[:, 0], ends[mask]] = True  # an answer that is not there would end where the last one does
-    logits = one_row.kept_logits(captioner, batch, keep, vision, model=model)
+    logits = one_row.kept_logits(captioner, batch, keep, model=model)
     yes, no = tokens(captioner)
     margin = logits[:, yes].float() - logits[:, no].float()
     return torch.zeros(mask.shape, device=margin.device).masked_scatter(mask, margin)

@@ -94,12 +94,10 @@ def measure(
 @torch.no_grad()
 def order_by_likelihood(captioner: Captioner, examples: Sequence[rows.Example], *, batch_size: int) -> list[float]:
     """1.0 where the true order is more likely than the swapped one, 0.5 for a tie, NaN without a swapped one."""
-    pad = captioner.processor.tokenizer.pad_token_id
     found: list[float] = []
     captioner.model.eval()
     for start in range(0, len(examples), batch_size):
-        batch = rows.collate(examples[start : start + batch_size], pad_token_id=pad)
-        batch = {name: tensor.to(captioner.base.device) for name, tensor in batch.items()}
+        batch = rows.batch_of(captioner, examples[start : start + batch_size])
         log_probs, _ = one_row.log_probs(captioner, batch)
         total = torch.nn.functional.pad(log_probs.sum(-1), (0, 1))  # room for a second answer where no row has one
         better = torch.sign(total[:, 0] - total[:, 1]) / 2 + 0.5

@@ -49,6 +49,8 @@ SYSTEMS: dict[str, str] = {
     "dpo_k1": "DPO, one negative",
     "dpo": "DPO",
     "dpo_shuffled": "DPO on shuffled video",
+    "likelihood": "likelihood, before training",
+    "reward": "judge",
 }
 
 
@@ -56,6 +58,9 @@ def describe(name: str) -> Metric:
     """The entry of `name`, or a plain one for a metric of the user's own."""
     if is_detail(name):
         return Metric(name.removeprefix("skill_"), "higher", f"probe questions about {name[6:]} answered exactly", True)
+    if name.startswith("pairwise_") and name not in METRICS:
+        kind = name.removeprefix("pairwise_").replace("_", " ")
+        return Metric(f"pairwise, {kind}", "higher", f"scored above its {kind}", True)
     return METRICS.get(name, Metric(name.replace("_", " "), "", ""))
 
 

@@ -147,13 +147,42 @@ def _range_words(between: Between | None) -> str:
     return f" from {low} to {high}"
 
 
+OFTEN_CALLED = {
+    "eval_steps": "guards.every",
+    "lr": "train.learning_rate",
+    "batch_size": "train.per_device_train_batch_size",
+    "per_device_batch_size": "train.per_device_train_batch_size",
+    "gradient_accumulation": "train.gradient_accumulation_steps",
+    "accumulation": "train.gradient_accumulation_steps",
+    "steps": "train.max_steps",
+    "epochs": "train.num_train_epochs",
+    "warmup_ratio": "train.warmup_steps",
+    "scheduler": "train.lr_scheduler_type",
+    "model_name_or_path": "model.id",
+    "torch_dtype": "model.dtype",
+    "loss_type": "loss.types",
+    "loss_weights": "loss.types",
+    "lora_r": "model.lora.r",
+    "lora_rank": "model.lora.r",
+    "rank": "model.lora.r",
+    "alpha": "model.lora.lora_alpha",
+    "k": "num_negatives",
+    "num_generations": "sampling.num_samples",
+    "max_new_tokens": "evaluate.max_new_tokens",
+    "output_dir": "out",
+    "depends_on": "needs",
+    "data_seed": "seed",
+}
+"""Names from other tools, for the suggestion under an unknown key."""
+
+
 def suggestion(section: str, name: str) -> str:
     """What to say under an unknown key `name` in `section` ("" at the top): where it belongs or what was meant."""
     keys = all_keys()
     siblings = [key.name for key in keys.values() if key.parent == section]
     if "." in name and name in keys:
         return f"In a file that is a section: `{name.replace('.', ': {')}: ...{'}' * name.count('.')}`."
-    called = schema.OFTEN_CALLED.get(name)
+    called = OFTEN_CALLED.get(name)
     if called is not None and called in keys:
         return f"It is called '{keys[called].name}' here{_place(keys[called], section)}."
     elsewhere = next((key for key in keys.values() if key.name == name), None)

@@ -372,31 +372,3 @@ class Recipe:
 
 NO_DEFAULT = ("algorithm",)
 """Keys every recipe must give."""
-
-OFTEN_CALLED = {
-    "eval_steps": "guards.every",
-    "lr": "train.learning_rate",
-    "batch_size": "train.per_device_train_batch_size",
-    "per_device_batch_size": "train.per_device_train_batch_size",
-    "gradient_accumulation": "train.gradient_accumulation_steps",
-    "accumulation": "train.gradient_accumulation_steps",
-    "steps": "train.max_steps",
-    "epochs": "train.num_train_epochs",
-    "warmup_ratio": "train.warmup_steps",
-    "scheduler": "train.lr_scheduler_type",
-    "model_name_or_path": "model.id",
-    "torch_dtype": "model.dtype",
-    "loss_type": "loss.types",
-    "loss_weights": "loss.types",
-    "lora_r": "model.lora.r",
-    "lora_rank": "model.lora.r",
-    "rank": "model.lora.r",
-    "alpha": "model.lora.lora_alpha",
-    "k": "num_negatives",
-    "num_generations": "sampling.num_samples",
-    "max_new_tokens": "evaluate.max_new_tokens",
-    "output_dir": "out",
-    "depends_on": "needs",
-    "data_seed": "seed",
-}
-"""Names from other tools, for the suggestion under an unknown key."""

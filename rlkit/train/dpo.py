@@ -20,7 +20,7 @@ from data_synth.records import content_hash, read_records, write_records
 from data_synth.world.captions import PROMPTS
 from rlkit import losses, models
 from rlkit.caption import clips, one_row, own_samples, pairs, reference, rows, trainer
-from rlkit.caption.dataset import Examples
+from rlkit.caption.dataset import Examples, training_examples
 from rlkit.caption.guards import Guard
 from rlkit.caption.systems import run_systems
 from rlkit.evaluate.held_out import Evaluation
@@ -56,14 +56,7 @@ def one_system(
     progress.note(f"{name}: {captioner.reason}")
     shards = make_pairs(captioner, recipe, folder, found, progress)
     records = read_records(shards)
-    examples = Examples(
-        captioner,
-        records,
-        found.reader,
-        cache_gib=recipe.data.cache_gib,
-        shuffle_frames=recipe.data.shuffle_frames,
-        seed=recipe.seed,
-    )
+    examples = training_examples(captioner, records, found.reader, recipe)
     kept = reference_log_probs(captioner, examples, recipe, folder, shards, "own clip", progress)
     wrong = kept_wrong = None
     if recipe.loss.video_conditional:
@@ -257,8 +250,7 @@ class ChosenOnly(Sequence):
 def sample_pairs(captioner: Captioner, examples: Examples, kept, recipe: Recipe, count: int = 12) -> list[dict]:
     """The first pairs with the margin of each rejected answer after training, for the report."""
     chosen = [examples[index] for index in range(min(count, len(examples)))]
-    batch = rows.collate(chosen, pad_token_id=captioner.processor.tokenizer.pad_token_id)
-    batch = {name: tensor.to(captioner.base.device) for name, tensor in batch.items()}
+    batch = rows.batch_of(captioner, chosen)
     log_probs, _ = one_row.log_probs(captioner, batch)
     ratio = recipe.loss.beta * (log_probs - kept.lookup(batch)).sum(-1)
     margins = (ratio[:, :1] - ratio[:, 1:]).tolist()

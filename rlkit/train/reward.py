@@ -2,22 +2,23 @@
 
 Bradley-Terry (Biometrika 39, 1952) on the scores of rlkit/caption/verdict.py: the true caption against constructed
 negatives of the same clip, all in one row. Measured on held-out clips, for the kinds that were trained on, for kinds
-that were not (`evaluate.unseen_negatives`), and with the clip hidden: what is told without looking is a leak.
+that were not (`evaluate.unseen_negatives`), and with the clip hidden: what is told without looking is a leak. Beside
+the judge stands the likelihood of the captioner it starts from, the bar it has to pass.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from data_synth.records import make_record, read_records, write_records
+from data_synth.records import read_records, write_records
 from data_synth.world.captions import PROMPTS
-from reward_models.agreement import expected_calibration_error
+from reward_models import agreement
 from rlkit import models, reward_losses
-from rlkit.caption import clips, pairs, rows, trainer, verdict
-from rlkit.caption.dataset import Examples
+from rlkit.caption import clips, one_row, pairs, rows, trainer, verdict
+from rlkit.caption.dataset import Examples, training_examples
 from rlkit.evaluate import intervals
 from rlkit.models import Captioner
 from rlkit.recipe import Recipe
@@ -27,44 +28,36 @@ from rlkit.running.folder import RunFolder
 from rlkit.running.progress import Progress, last_screen, quiet
 from rlkit.running.tracking import open_tracker
 
-VIEWS = ("clip", "blind")
+Row = dict[str, Any]
+Score = Callable[[Captioner, dict[str, torch.Tensor]], torch.Tensor]
+"""(captioner, batch of rows) -> a number for every answer, [B, A]."""
 
 
 def run(recipe: Recipe, folder: RunFolder) -> None:
-    """Make pairs, train, measure. See recipes/reward_consistency.yaml."""
+    """Make pairs, measure the start by likelihood, train, measure the judge. See recipes/reward_consistency.yaml."""
     quiet()
-    with Progress(folder.path.name, stages=clips.stages(recipe) + 3) as progress:
+    with Progress(folder.path.name, stages=clips.stages(recipe) + 4) as progress:
         found = clips.collect(recipe, folder, progress)
         tracker = open_tracker(recipe.train.report_to, folder, name=folder.path.name, config={}, progress=progress)
         captioner = models.load(recipe.model, seed=recipe.seed)
-        verdict.tokens(captioner)  # a tokenizer that cannot say yes or no is refused before anything is made
+        yes, no = verdict.tokens(captioner)  # a tokenizer that cannot say yes or no is refused before anything is made
         progress.note(captioner.reason)
         progress.stage("making preference pairs")
-        target = folder.path / "pairs"
+        target, question = folder.path / "pairs", PROMPTS[recipe.data.language]
         pool = pairs.event_pool(found.labelled())
-        question = PROMPTS[recipe.data.language]
         if folder.main and not list(target.glob("pairs-*.parquet")):
             write_records(pairs.labelled_pairs(found.labelled(), recipe, question=question, pool=pool), target)
         ranks.wait()
-        records = read_records(target)
-        examples = Examples(
-            captioner,
-            records,
-            found.reader,
-            cache_gib=recipe.data.cache_gib,
-            shuffle_frames=recipe.data.shuffle_frames,
-            seed=recipe.seed,
-        )
+        records, held_out = read_records(target), HeldOut(found, recipe, pool)
+        systems = {"likelihood": summary(measure(captioner, held_out, likelihood, "likelihood", progress))}
+        examples = training_examples(captioner, records, found.reader, recipe)
         stage = f"reward: training on {len(records):,} clips with up to {recipe.num_negatives} negatives"
         seconds = trainer.train(captioner, bradley_terry, recipe, examples, folder, tracker, progress, stage=stage)
         trainer.save(captioner, folder.final, is_main_process=folder.main)
-        yes, no = verdict.tokens(captioner)
         folder.write_json("final/verdict.json", {"yes": yes, "no": no, "question": question})
-        measured = measure(captioner, found, recipe, pool, progress)
-        results = {
-            "systems": {"reward": summary(measured)},
-            "cost": {"train_seconds": {"reward": seconds}, "pairs": len(records), "quarantined": found.quarantined},
-        }
+        systems["reward"] = summary(measure(captioner, held_out, verdict.scores, "reward", progress))
+        cost = {"train_seconds": {"reward": seconds}, "pairs": len(records), "quarantined": found.quarantined}
+        results = {"systems": systems, "cost": cost}
         folder.finish(results)
         if folder.main:
             write_report(folder.path)
@@ -92,73 +85,67 @@ def bradley_terry(trainer, model, batch, counts):
     }
 
 
+def likelihood(captioner: Captioner, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """log p(caption) of all answers, [B, A]: what a captioner says of captions without being trained to judge."""
+    return one_row.log_probs(captioner, batch)[0].sum(-1)
+
+
+class HeldOut:
+    """Held-out clips with one negative of every operator that can make one; `kinds[i]` are (kind, trained on)."""
+
+    def __init__(self, found: clips.Clips, recipe: Recipe, pool: Sequence[str]) -> None:
+        self.reader, self.size = found.held_out_reader, recipe.evaluate.per_device_eval_batch_size
+        self.records: list[dict[str, Any]] = []
+        self.kinds: list[list[tuple[str, bool]]] = []
+        operators = [(one, True) for one in recipe.negatives]
+        operators += [(one, False) for one in recipe.evaluate.unseen_negatives]
+        for number, row in enumerate(found.held_out):
+            wrong, seen = [], []
+            for operator, trained in operators:
+                operator = replace(operator, weight=1.0)
+                made = pairs.constructed(row["true_caption"], [operator], 1, seed=number, pool=pool)
+                wrong += made
+                seen += [trained] * len(made)
+            if wrong:
+                record = pairs.record(row, PROMPTS[recipe.data.language], row["true_caption"], wrong, number, {})
+                self.records.append(record)
+                self.kinds.append([(one["kind"], trained) for one, trained in zip(wrong, seen, strict=True)])
+
+
 @torch.no_grad()
-def measure(
-    captioner: Captioner, found: clips.Clips, recipe: Recipe, pool: Sequence[str], progress: Progress
-) -> list[dict[str, Any]]:
+def measure(captioner: Captioner, held_out: HeldOut, score: Score, name: str, progress: Progress) -> list[Row]:
     """One row per negative of a held-out clip: `clip`, `kind`, `seen`, and the margin of the true caption with the clip
     (`margin`) and without it (`blind`)."""
-    records = list(held_out_records(found, recipe, pool))
-    progress.stage(f"reward: scoring the captions of {len(records)} held-out clips", total=len(records))
+    progress.stage(f"{name}: scoring the captions of {len(held_out.records)} clips", total=len(held_out.records))
     captioner.model.eval()
+    shown = Examples(captioner, held_out.records, held_out.reader, cache_gib=0.0)
 
-    def margins(part: Sequence[tuple[dict[str, Any], list[bool]]]) -> list[list[dict[str, Any]]]:
-        size, scored = recipe.evaluate.per_device_eval_batch_size, []
-        for start in range(0, len(part), size):
-            some = part[start : start + size]
-            shown = {view: _scores(captioner, [record for record, _ in some], found, view) for view in VIEWS}
-            for k, (record, seen) in enumerate(some):
-                told = {view: (one[k][0] - one[k][1:]).tolist() for view, one in shown.items()}
-                scored.append(
-                    [
-                        {"clip": record["source_id"], "kind": kind, "seen": seen[j], "margin": told["clip"][j]}
-                        | {"blind": told["blind"][j]}
-                        for j, kind in enumerate(record["rejected_kind"])
-                    ]
-                )
+    def margins(part: Sequence[int]) -> list[list[Row]]:
+        """The rows of some clips, clip by clip."""
+        told = []
+        for start in range(0, len(part), held_out.size):
+            some = part[start : start + held_out.size]
+            blind = [rows.encode(captioner, held_out.records[at]) for at in some]
+            views = [[shown[at] for at in some], blind]
+            scored = [score(captioner, rows.batch_of(captioner, view)).cpu() for view in views]
+            with_clip, without = ((one[:, :1] - one[:, 1:]).tolist() for one in scored)
+            told += [
+                [
+                    {"clip": held_out.records[at]["source_id"], "kind": kind, "seen": seen, "margin": m, "blind": b}
+                    for (kind, seen), m, b in zip(held_out.kinds[at], with_clip[k], without[k], strict=False)
+                ]
+                for k, at in enumerate(some)
+            ]
             progress.step(start + len(some))
-        return scored
+        return told
 
-    return [row for rows_ in ranks.spread(margins, records) for row in rows_]
-
-
-def held_out_records(
-    found: clips.Clips, recipe: Recipe, pool: Sequence[str]
-) -> Iterator[tuple[dict[str, Any], list[bool]]]:
-    """Per held-out clip one negative of every operator that can make one: (record, was each trained on)."""
-    question = PROMPTS[recipe.data.language]
-    operators = [(one, True) for one in recipe.negatives]
-    operators += [(one, False) for one in recipe.evaluate.unseen_negatives]
-    for number, row in enumerate(found.held_out):
-        wrong, seen = [], []
-        for operator, trained in operators:
-            made = pairs.constructed(row["true_caption"], [replace(operator, weight=1.0)], 1, seed=number, pool=pool)
-            wrong += [(one["kind"], one["text"]) for one in made]
-            seen += [trained] * len(made)
-        if wrong:
-            yield (
-                make_record(question, row["true_caption"], wrong, videos=[row["video"]], source_id=row["id"])
-                | {"start": row.get("start"), "end": row.get("end")},
-                seen,
-            )
+    found = ranks.spread(margins, list(range(len(held_out.records))))
+    return [row for of_clip in found for row in of_clip]
 
 
-def _scores(captioner: Captioner, records: Sequence[Mapping[str, Any]], found: clips.Clips, view: str) -> torch.Tensor:
-    """Scores of every answer of some records, with their clips or without."""
-    encoded = []
-    for record in records:
-        clip = None
-        if view == "clip":
-            clip = found.held_out_reader.clip(record["videos"][0], record["start"], record["end"])
-        encoded.append(rows.encode(captioner, record, clip))
-    batch = rows.collate(encoded, pad_token_id=captioner.processor.tokenizer.pad_token_id)
-    batch = {name: tensor.to(captioner.base.device) for name, tensor in batch.items()}
-    return verdict.scores(captioner, batch).cpu()
-
-
-def summary(measured: Sequence[Mapping[str, Any]]) -> dict[str, intervals.Interval]:
-    """Shares of negatives scored below their caption (a tie counts half), with intervals over clips; and how far
-    sigmoid(margin) is from those shares."""
+def summary(measured: Sequence[Row]) -> dict[str, intervals.Interval]:
+    """Shares of negatives scored below their caption (a tie counts half), with intervals over clips; and the expected
+    calibration error of P(the higher score is right) = sigmoid(|margin|)."""
     by_clip: dict[str, dict[str, list[float]]] = {}
     for row in measured:
         told, blind = (0.5 + 0.5 * float(np.sign(row[name])) for name in ("margin", "blind"))
@@ -167,22 +154,12 @@ def summary(measured: Sequence[Mapping[str, Any]]) -> dict[str, intervals.Interv
             values.setdefault(name, []).append(told)
         values.setdefault("pairwise_blind", []).append(blind)
     lines = [{"clip": clip} | {k: float(np.mean(v)) for k, v in values.items()} for clip, values in by_clip.items()]
-    return intervals.summarise(lines) | {"calibration_error": _calibration(measured)}
-
-
-def _calibration(measured: Sequence[Mapping[str, Any]], resamples: int = 500) -> intervals.Interval:
-    """Expected calibration error of P(the higher score is right) = sigmoid(|margin|), with a bootstrap over clips."""
     margin = np.array([row["margin"] for row in measured])
-    sure, right = 1 / (1 + np.exp(-np.abs(margin))), (margin > 0).astype(float)
-    error = lambda at: float(expected_calibration_error(sure[at], right[at])["error"])  # noqa: E731
-    places: dict[str, list[int]] = {}
-    for at, row in enumerate(measured):
-        places.setdefault(row["clip"], []).append(at)
-    groups, rng = [np.array(one) for one in places.values()], np.random.default_rng(0)
-    drawn = [
-        error(np.concatenate([groups[k] for k in rng.integers(len(groups), size=len(groups))]))
-        for _ in range(resamples)
-    ]
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    value = error(np.arange(len(margin)))
-    return {"value": value, "low": float(low), "high": float(high), "n": len(groups), "excluded": 0}
+    error = agreement.bootstrap_by_prompt(
+        lambda sure, right: agreement.expected_calibration_error(sure, right)["error"],
+        [row["clip"] for row in measured],
+        1 / (1 + np.exp(-np.abs(margin))),
+        (margin > 0).astype(float),
+    )
+    calibration = {"value": error.value, "low": error.low, "high": error.high, "n": len(by_clip), "excluded": 0}
+    return intervals.summarise(lines) | {"calibration_error": calibration}

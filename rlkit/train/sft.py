@@ -13,7 +13,7 @@ from data_synth.world.captions import PROMPTS
 from data_synth.world.noise import PADDING
 from rlkit import losses, models
 from rlkit.caption import clips, one_row, trainer
-from rlkit.caption.dataset import Examples
+from rlkit.caption.dataset import training_examples
 from rlkit.caption.systems import run_systems
 from rlkit.evaluate.held_out import Evaluation
 from rlkit.recipe import Recipe
@@ -43,14 +43,7 @@ def one_system(
     captioner = models.load(
         recipe.model, texts=vocabulary(found, recipe), frame_size=recipe.data.frame_size or 56, seed=recipe.seed
     )
-    examples = Examples(
-        captioner,
-        Captions(found.train, recipe),
-        found.reader,
-        cache_gib=recipe.data.cache_gib,
-        shuffle_frames=recipe.data.shuffle_frames,
-        seed=recipe.seed,
-    )
+    examples = training_examples(captioner, Captions(found.train, recipe), found.reader, recipe)
     stage = f"{name}: training on {len(examples):,} captions"
     seconds = trainer.train(captioner, nll, recipe, examples, folder, tracker, progress, stage=stage)
     trainer.save(captioner, folder.final, is_main_process=folder.main)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from data_synth.records import text_of
+from data_synth.records import pieces, text_of
 from data_synth.world import draw_script, parse
 from data_synth.world.clips import clip_row, events_of
 from reward_models import event_order
@@ -84,3 +84,11 @@ def test_unreadable_samples_are_left_out():
 def test_pairs_are_deterministic():
     one, two = (list(pairs.labelled_pairs(CLIPS, RECIPE, question="?")) for _ in range(2))
     assert one == two
+
+
+def test_a_pair_is_about_the_piece_of_the_video_that_its_caption_tells():
+    row = {**CLIPS[0], "start": 1.0, "end": 2.5}
+    labelled = next(pairs.labelled_pairs([row], RECIPE, question="?", pool=pairs.event_pool(CLIPS)))
+    samples = {row["id"]: [CLIPS[0]["true_caption"], CLIPS[1]["true_caption"]]}
+    judged = next(pairs.judged_pairs([row], RECIPE, question="?", samples=samples, judge=JUDGE))
+    assert pieces(labelled) == pieces(judged) == [(row["video"], 1.0, 2.5)]

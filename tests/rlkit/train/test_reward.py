@@ -29,6 +29,7 @@ def test_a_run_names_the_shares_with_intervals_and_leaves_an_ordinary_model(chai
     folder = tmp_path / "runs/reward_consistency"
     results = json.loads((folder / "results.json").read_text())
     system = results["systems"]["reward"]
+    assert set(results["systems"]) == {"likelihood", "reward"}
     for metric in ("pairwise_seen", "pairwise_unseen_kind", "pairwise_blind", "calibration_error"):
         assert set(system[metric]) >= {"value", "low", "high", "n"}
     assert results["complete"] and system["pairwise_seen"]["n"] == 4

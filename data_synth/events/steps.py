@@ -1,0 +1,41 @@
+"""Instructions ("crack two eggs"): steps whose order means nothing, since whoever follows them may turn them around."""
+
+import re
+from functools import lru_cache
+
+from data_synth.events import en_words as words
+from data_synth.events.en import tokens
+from data_synth.events.nouns import singular, subject_of, words_of
+
+_WEAK_VERBS = set("be have do get go take put make see show begin start use set add".split())
+_CARRIES_ON = set("it them they everything mixture dough batter filling marinade contents again".split())
+"""Words of a second step that speak of what the first one made."""
+
+
+def same_step(first: str, second: str) -> bool:
+    """Two instructions whose order means nothing: with the same verb ("stir and heat … add and stir"), or without a
+    thing in common ("crack two eggs … chop the herbs"); or two clauses that only say that something is shown. Sentences
+    about people that share a verb stay: in ActivityNet they overlap in time less than others."""
+    shown = r"\b(?:is|are) (?:then )?(?:shown|displayed|presented)\.?$"
+    if re.search(shown, first) and re.search(shown, second):
+        return True
+    if subject_of(first) or subject_of(second):
+        return False
+    if not _verbs(first).isdisjoint(_verbs(second)):
+        return True
+    return words_of(second).isdisjoint(_CARRIES_ON) and _things(first).isdisjoint(_things(second))
+
+
+@lru_cache(maxsize=4096)
+def _verbs(text: str) -> frozenset[str]:
+    """Lemmas of the words that are forms of verbs, those left out that go with anything."""
+    forms = words.verb_forms()
+    return frozenset(forms[w][0] for w in tokens(text).lower if w in forms) - _WEAK_VERBS
+
+
+@lru_cache(maxsize=4096)
+def _things(text: str) -> frozenset[str]:
+    """The nouns of a step, by what is left without verbs and small words."""
+    small = words.PREPOSITIONS | words.DETERMINERS | words.AUXILIARIES | words.verb_forms().keys()
+    left = (w for w in words_of(text) if len(w) > 3 and w not in small and not words.is_adverb(w))
+    return frozenset(map(singular, left))
