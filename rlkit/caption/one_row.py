@@ -24,9 +24,9 @@ def log_probs(
 ) -> LogProbs:
     """Log-probabilities of every token of every answer, and the mask of real tokens; answer 0 is the chosen one.
 
-    `vision` are features from `vision_features`, to be reused for policy and reference; without them a frozen tower is
-    run here without gradient and a trained one inside the model's own forward. `model` is what is called when it is
-    not captioner.model itself: its DDP, FSDP or DeepSpeed wrapper. Counts the tokens it processed into the batch.
+    `vision` are features from `vision_features`, to be reused for policy and reference; without them the tower runs
+    inside the model's own forward, where FSDP has its weights together. `model` is what is called when it is not
+    captioner.model itself: its DDP, FSDP or DeepSpeed wrapper. Counts the tokens it processed into the batch.
     """
     if not captioner.sharing:
         return separate_log_probs(captioner, batch, model=model)
@@ -44,13 +44,9 @@ def kept_logits(
 ) -> Float[Tensor, "kept vocab"]:
     """Logits at the positions to keep, row by row; arguments and vision tower as in `log_probs`."""
     _check_window(captioner, batch)
-    tower: dict = {}
-    if vision is None and captioner.vision == "frozen":
-        vision = vision_features(captioner, batch)
-    if vision:
-        tower = {"mm_encoder_outputs": dict(vision)}  # a fresh dict: the model writes into it
-    elif vision is None:
-        tower = media(batch)
+    tower: dict = media(batch)
+    if vision is not None:
+        tower = {"mm_encoder_outputs": dict(vision)} if vision else {}  # a fresh dict: the model writes into it
     positions = batch["position_ids"]
     outputs = (model or captioner.model)(
         input_ids=batch["input_ids"],  # with embeddings only, transformers 5.23 would use stale rope_deltas

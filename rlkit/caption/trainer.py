@@ -6,6 +6,7 @@ divides by, loading a checkpoint (see there), and saving without training_args.b
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 
+from rlkit import models
 from rlkit.caption import one_row, rows
 from rlkit.caption.dataset import Examples, LengthGroupedBatches
+from rlkit.errors import RecipeError
 from rlkit.models import Captioner
 from rlkit.muon import MuonWithAdamW
 from rlkit.recipe import Recipe
@@ -183,10 +186,16 @@ def training_arguments(recipe: Recipe, folder: RunFolder) -> TrainingArguments:
 
 
 def optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer | None:
-    """Muon where the recipe asks for it; None leaves the choice to transformers."""
+    """Muon where the recipe asks for it; None leaves the choice to transformers. Raises RecipeError for Muon under
+    DeepSpeed or FSDP, which hand an optimiser pieces of matrices."""
     train = recipe.train
     if train.optim != "muon":
         return None
+    if ranks.sharded():
+        raise RecipeError(
+            "train.optim is muon, which needs whole matrices, but this launch shares them out (DeepSpeed or FSDP); "
+            "use train.optim=adamw_torch, or accelerate_configs/ddp.yaml"
+        )
     return MuonWithAdamW(model, lr=train.learning_rate, weight_decay=train.weight_decay, betas=(0.9, train.adam_beta2))
 
 
@@ -202,7 +211,8 @@ def train(
     stage: str,
     callbacks: list[TrainerCallback] | None = None,
 ) -> float:
-    """Train, resuming from the folder's last whole checkpoint; returns the seconds it took."""
+    """Train, resuming from the folder's last whole checkpoint, and save to the folder's final/; returns the seconds it
+    took. The captioner comes out whole on every process, ready to be measured, however its weights were shared out."""
     arguments = training_arguments(recipe, folder)
     trainer = CaptionTrainer(
         captioner,
@@ -227,14 +237,38 @@ def train(
     elif steps:
         with interrupt.held():
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    seconds = time.monotonic() - began
+    if ranks.sharded():
+        _save_gathered(trainer, folder)
+        captioner.model = _whole(recipe, folder)
+    else:
+        save(captioner, folder.final, is_main_process=folder.main)
     captioner.model.eval()
-    return time.monotonic() - began
+    return seconds
 
 
-def save(captioner: Captioner, path: Path, *, is_main_process: bool = True) -> None:
+def _save_gathered(trainer: CaptionTrainer, folder: RunFolder) -> None:
+    """Weights that processes hold in parts, written whole by the main process."""
+    captioner, engine = trainer.captioner, trainer.model_wrapped
+    state = trainer.accelerator.get_state_dict(engine)
+    tied = captioner.base.all_tied_weights_keys  # copies now, which save_pretrained would no longer notice
+    state = {name: tensor for name, tensor in (state or {}).items() if name not in tied}
+    save(captioner, folder.final, is_main_process=folder.main, state_dict=state)
+    trainer.accelerator.free_memory()
+
+
+def _whole(recipe: Recipe, folder: RunFolder) -> nn.Module:
+    """The trained model from the folder's final/, whole on this process, an adapter merged."""
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()  # else transformers would share the weights out while it reads them (ZeRO-3)
+    return models.load(replace(recipe.model, id=str(folder.final), init=None, lora=None, vision="full")).model
+
+
+def save(captioner: Captioner, path: Path, *, is_main_process: bool = True, state_dict: dict | None = None) -> None:
     """Model or adapter, and processor, as transformers and PEFT load them; written when this returns, for every
-    process."""
+    process. `state_dict` are the whole weights of a model that is shared out; only the main process needs them."""
     if is_main_process:
-        captioner.model.save_pretrained(path)
+        captioner.model.save_pretrained(path, state_dict=state_dict)
         captioner.processor.save_pretrained(path)
     ranks.wait()

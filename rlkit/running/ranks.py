@@ -40,6 +40,11 @@ def on_cpu() -> bool:
     return not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU", "false").lower() in ("true", "1")
 
 
+def sharded() -> bool:
+    """Whether the launcher shares weights or optimiser states out among processes: DeepSpeed or FSDP."""
+    return any(os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true" for name in ("DEEPSPEED", "FSDP"))
+
+
 def device() -> torch.device:
     """Where this process computes."""
     import torch

@@ -75,7 +75,6 @@ def one_system(
         stage=f"{name}: training on {len(records):,} clips with up to {recipe.num_negatives} negatives",
         callbacks=[guard],
     )
-    trainer.save(captioner, folder.final, is_main_process=folder.main)
     evaluation.add(name, captioner, folder, seconds=seconds, pairs=sample_pairs(captioner, examples, kept, recipe))
     return seconds
 
@@ -164,8 +163,7 @@ def preference(settings: Loss, kept: reference.ReferenceLogProbs, wrong: "WrongC
     )
 
     def loss_of(trainer, model, batch, counts):
-        tower = one_row.vision_features(trainer.captioner, batch) if trainer.captioner.sharing else None
-        log_probs, mask = one_row.log_probs(trainer.captioner, batch, tower, model=model)
+        log_probs, mask = one_row.log_probs(trainer.captioner, batch, model=model)
         ref_log_probs = kept.lookup(batch).to(log_probs.device)
         other: dict[str, Any] = {}
         if wrong is not None:

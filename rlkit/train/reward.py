@@ -53,7 +53,6 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
         examples = training_examples(captioner, records, found.reader, recipe)
         stage = f"reward: training on {len(records):,} clips with up to {recipe.num_negatives} negatives"
         seconds = trainer.train(captioner, bradley_terry, recipe, examples, folder, tracker, progress, stage=stage)
-        trainer.save(captioner, folder.final, is_main_process=folder.main)
         folder.write_json("final/verdict.json", {"yes": yes, "no": no, "question": question})
         systems["reward"] = summary(measure(captioner, held_out, verdict.scores, "reward", progress))
         cost = {"train_seconds": {"reward": seconds}, "pairs": len(records), "quarantined": found.quarantined}

@@ -46,7 +46,6 @@ def one_system(
     examples = training_examples(captioner, Captions(found.train, recipe), found.reader, recipe)
     stage = f"{name}: training on {len(examples):,} captions"
     seconds = trainer.train(captioner, nll, recipe, examples, folder, tracker, progress, stage=stage)
-    trainer.save(captioner, folder.final, is_main_process=folder.main)
     evaluation.add(name, captioner, folder, seconds=seconds)
     return seconds
 

@@ -9,7 +9,10 @@ separate rows, whose ratio to one row is compared with the ratio of token counts
 Memory is measured in one process each: resident set at its highest during a step, less that before it, where the
 model, TRL's reference copy and the libraries are already loaded. TRL holds one pair at a time.
 
-    python tests/bench/dpo_step.py [--repetitions 5] [--threads 2]
+On a GPU (`--device cuda`) memory is what torch allocated; `--size 3b` has Qwen2.5-VL-3B's shapes with random weights,
+in bf16 on both sides.
+
+    python tests/bench/dpo_step.py [--repetitions 5] [--threads 2] [--device cuda --size 3b]
 """
 
 import argparse
@@ -21,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -69,6 +73,38 @@ def picture() -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8))
 
 
+@dataclass(frozen=True)
+class Setup:
+    """Where the model lies and what it computes on."""
+
+    folder: Path
+    device: str
+    dtype: torch.dtype
+
+    def load(self):
+        """A model with gradients for all weights, and its processor."""
+        model = AutoModelForImageTextToText.from_pretrained(self.folder, dtype=self.dtype)
+        return model.to(self.device), AutoProcessor.from_pretrained(self.folder)
+
+
+def save_3b(folder: Path, dtype: torch.dtype, device: str) -> None:
+    """Qwen2.5-VL-3B's shapes (its config.json) with random weights and the tiny model's processor."""
+    texts = [caption(seed) for seed in range(20)] + ["Describe the picture."]
+    model, processor = tiny.build("qwen2_5_vl", texts, frame_size=SIDE, patch_size=14)
+    config = model.config
+    text = {"hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36, "num_attention_heads": 16}
+    text |= {"num_key_value_heads": 2, "vocab_size": 151936, "max_window_layers": 36, "layer_types": None}
+    vision = {"hidden_size": 1280, "depth": 32, "num_heads": 16, "intermediate_size": 3420, "out_hidden_size": 2048}
+    vision |= {"patch_size": 14, "window_size": 112, "fullatt_block_indexes": [7, 15, 23, 31]}
+    text = {**config.text_config.to_dict(), **text, "layer_types": ["full_attention"] * 36}
+    text["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}
+    whole = {**config.to_dict(), "text_config": text, "vision_config": {**config.vision_config.to_dict(), **vision}}
+    with torch.device(device):
+        big = AutoModelForImageTextToText.from_config(type(config).from_dict(whole), dtype=dtype)
+    big.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
 def save_model(folder: Path) -> None:
     """The tiny model and its processor, as TRL and we load them."""
     sizes = {"hidden_size": 256, "num_layers": 6, "num_heads": 8, "vision_hidden_size": 64, "vision_depth": 2}
@@ -79,31 +115,35 @@ def save_model(folder: Path) -> None:
     processor.save_pretrained(folder)
 
 
-def our_step(folder: Path, k: int, mode: str):
+def our_captioner(setup: Setup, sharing: str):
+    """The model as we train it, in one row or on separate rows."""
+    model, processor = setup.load()
+    return prepare(model.train(), processor, sharing=sharing)
+
+
+def our_step(captioner, setup: Setup, k: int, mode: str):
     """A function that makes one step and returns (loss, rows.collate's batch); mode: cached, uncached or separate."""
-    model, processor = AutoModelForImageTextToText.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
-    captioner = prepare(model.train(), processor, sharing="off" if mode == "separate" else "on")
     example = rows.encode(captioner, record(k), images=[picture()], positions=True)
-    kept = reference.precompute(captioner, [example], folder / f"reference-{k}", data=f"{k}", num_checked=0)
-    batch = rows.collate([example])
+    kept = reference.precompute(captioner, [example], setup.folder / f"reference-{k}", data=f"{k}", num_checked=0)
+    batch = rows.batch_of(captioner, [example])
 
     def step():
-        model.zero_grad()
         if mode == "uncached":
             with reference.reference_mode(captioner):
                 ref_log_probs, _ = one_row.log_probs(captioner, batch)
         else:
-            ref_log_probs = kept.lookup(batch)
+            ref_log_probs = kept.lookup(batch).to(setup.device)
         log_probs, mask = one_row.log_probs(captioner, batch)
         options = losses.Options(beta=BETA)
         loss, _ = losses.preference_loss(log_probs, ref_log_probs, mask, types={"sigmoid": 1.0}, options=options)
         loss.mean().backward()
+        captioner.model.zero_grad()  # afterwards, so that one model at a time holds gradients
         return loss.mean().item(), batch
 
     return step
 
 
-def trl_step(folder: Path, k: int):
+def trl_step(setup: Setup, k: int):
     """A function that makes TRL's training_step on each of K pairs."""
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
@@ -116,19 +156,19 @@ def trl_step(folder: Path, k: int):
         "rejected": one["rejected"],
     }
     arguments = DPOConfig(
-        output_dir=str(folder / "trl"), max_length=None, beta=BETA, per_device_train_batch_size=1,
-        gradient_accumulation_steps=k, gradient_checkpointing=False, report_to=[], use_cpu=True, bf16=False,
-        seed=0, dataloader_pin_memory=False,
+        output_dir=str(setup.folder / "trl"), max_length=None, beta=BETA, per_device_train_batch_size=1,
+        gradient_accumulation_steps=k, gradient_checkpointing=False, report_to=[], bf16=False,
+        use_cpu=setup.device == "cpu", seed=0, dataloader_pin_memory=False,
     )  # fmt: skip
-    processor = AutoProcessor.from_pretrained(folder)
-    model = AutoModelForImageTextToText.from_pretrained(folder)
+    model, processor = setup.load()
     trainer = DPOTrainer(model, args=arguments, train_dataset=Dataset.from_dict(pairs), processing_class=processor)
     trainer.current_gradient_accumulation_steps = k
     batches = list(trainer.get_train_dataloader())
 
     def step():
+        loss = sum(float(trainer.training_step(trainer.model, dict(batch))) for batch in batches)
         trainer.model.zero_grad()
-        return sum(float(trainer.training_step(trainer.model, dict(batch))) for batch in batches), None
+        return loss, None
 
     return step
 
@@ -143,14 +183,17 @@ def timed(steps: dict, repetitions: int) -> tuple[dict, dict]:
             gc.collect()
             began, began_cpu = time.perf_counter(), time.process_time()
             step()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             wall[name].append(time.perf_counter() - began)
             cpu[name].append(time.process_time() - began_cpu)
     return tuple({name: statistics.median(values) for name, values in table.items()} for table in (wall, cpu))
 
 
-def peak_mib(folder: Path, name: str, k: int, threads: int) -> float:
-    """Peak resident set of one step above what was resident before it, in a process of its own."""
-    command = [sys.executable, __file__, "--measure", name, "--k", str(k), "--folder", str(folder)]
+def peak_mib(setup: Setup, name: str, k: int, threads: int) -> float:
+    """Peak memory of one step above what was held before it, in a process of its own."""
+    command = [sys.executable, __file__, "--measure", name, "--k", str(k), "--folder", str(setup.folder)]
+    command += ["--device", setup.device, "--dtype", str(setup.dtype).removeprefix("torch.")]
     # glibc keeps freed blocks below 32 MiB; with a fixed threshold the resident set is what is really in use.
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     command += ["--threads", str(threads)]
@@ -158,10 +201,15 @@ def peak_mib(folder: Path, name: str, k: int, threads: int) -> float:
     return float(done.stdout.split()[-1])
 
 
-def measure(folder: Path, name: str, k: int) -> float:
+def measure(setup: Setup, name: str, k: int) -> float:
     """Peak memory of one step in this process, in MiB."""
-    step = trl_step(folder, k) if name == "trl" else our_step(folder, k, name)
+    step = trl_step(setup, k) if name == "trl" else our_step(our_captioner(setup, "on"), setup, k, name)
     gc.collect()
+    if setup.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
     before = status_mib("VmRSS")
     step()
     # Not ru_maxrss: a process started from a larger one inherits its parent's.
@@ -174,20 +222,24 @@ def status_mib(field: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(field + ":")) / 1024
 
 
-def case(folder: Path, k: int, repetitions: int, threads: int) -> dict:
+def case(setup: Setup, k: int, repetitions: int, threads: int) -> dict:
     """One line of the result."""
-    names = ("cached", "uncached", "separate")
-    steps = {name: our_step(folder, k, name) for name in names} | {"trl": trl_step(folder, k)}
+    shared, separate = our_captioner(setup, "on"), our_captioner(setup, "off")
+    steps = {name: our_step(shared, setup, k, name) for name in ("cached", "uncached")}
+    steps |= {"separate": our_step(separate, setup, k, "separate"), "trl": trl_step(setup, k)}
     results = {name: step() for name, step in steps.items()}  # also the warm-up
     (loss, batch), (trl_loss, _) = results["cached"], results["trl"]
-    if abs(loss - trl_loss) > 1e-4:
+    if abs(loss - trl_loss) > (1e-4 if setup.dtype == torch.float32 else 2e-2):
         raise SystemExit(
             f"k={k}: our loss is {loss}, TRL's is {trl_loss}; the steps differ and no time means anything."
         )
     wall, cpu = timed(steps, repetitions)
+    del steps, shared, separate
+    if setup.device == "cuda":
+        torch.cuda.empty_cache()  # the processes that measure memory need room
     prompt, answers = int(batch["prompt_lengths"]), batch["answer_lengths"].sum().item()
     ceiling = ((k + 1) * prompt + answers) / (prompt + answers)
-    ours_peak, peer_peak = (peak_mib(folder, name, k, threads) for name in ("cached", "trl"))
+    ours_peak, peer_peak = (peak_mib(setup, name, k, threads) for name in ("cached", "trl"))
     return {
         "case": f"k={k}",
         "ours_s": round(wall["cached"], 4),
@@ -222,6 +274,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--size", choices=["tiny", "3b"], default="tiny")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], help=argparse.SUPPRESS)
     parser.add_argument("--measure", choices=["cached", "uncached", "trl"], help=argparse.SUPPRESS)
     parser.add_argument("--k", type=int, default=1, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -229,16 +284,23 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    dtype = getattr(torch, arguments.dtype or ("bfloat16" if arguments.size == "3b" else "float32"))
     if arguments.measure:
-        print(measure(arguments.folder, arguments.measure, arguments.k))
+        setup = Setup(arguments.folder, arguments.device, dtype)
+        print(measure(setup, arguments.measure, arguments.k))
         return
     with tempfile.TemporaryDirectory() as folder:
-        save_model(Path(folder))
+        setup = Setup(Path(folder), arguments.device, dtype)
+        if arguments.size == "3b":
+            save_3b(setup.folder, dtype, arguments.device)
+        else:
+            save_model(setup.folder)
         cases = []
         for k in (1, 4):
-            cases.append(case(Path(folder), k, arguments.repetitions, arguments.threads))
+            cases.append(case(setup, k, arguments.repetitions, arguments.threads))
             print(sentence(cases[-1]), flush=True)
-    print(json.dumps({"bench": "dpo_step", "cases": cases}))
+    device = torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu"
+    print(json.dumps({"bench": "dpo_step", "device": device, "size": arguments.size, "cases": cases}))
 
 
 if __name__ == "__main__":

@@ -163,7 +163,11 @@ def test_accelerate_configs_have_trls_keys():
     import yaml
 
     peers = Path(trl.__file__).parent / "accelerate_configs"
-    for ours, theirs in (("single", "single_gpu"), ("ddp", "multi_gpu")):
+    for ours, theirs in (
+        ("single", "single_gpu"),
+        ("ddp", "multi_gpu"),
+        *((one, one) for one in ("zero2", "zero3", "fsdp2")),
+    ):
         own = yaml.safe_load((ROOT / "accelerate_configs" / f"{ours}.yaml").read_text())
         assert own.keys() == yaml.safe_load((peers / f"{theirs}.yaml").read_text()).keys()
 

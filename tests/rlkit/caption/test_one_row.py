@@ -1,13 +1,14 @@
 """One row equals separate rows, and the known wrong ways do not."""
 
+import copy
 import shutil
 
 import pytest
 import torch
 
-from rlkit.caption import one_row, rows
+from rlkit.caption import one_row, row_attention, rows
 from rlkit.errors import ModelError
-from rlkit.models import family_module, tiny
+from rlkit.models import family_module, prepare, tiny
 
 
 @pytest.fixture
@@ -93,6 +94,23 @@ def test_flex_attention_gives_the_same(tiny_captioner, batch_of, text_attention)
         text_attention("flex_attention")
         flex, _ = one_row.log_probs(captioner, batch)
     torch.testing.assert_close(flex[mask], ours[mask], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("attention", [row_attention.NAME, "flex_attention"])
+def test_gradients_on_cuda_equal_those_of_separate_rows(tiny_model, batch_of, family, attention):
+    captioner = prepare(*copy.deepcopy(tiny_model(family)))
+    captioner.model.to("cuda")
+    text, gradients = captioner.base.config.get_text_config(), []
+    for name, forward in ((attention, one_row.log_probs), ("sdpa", one_row.separate_log_probs)):
+        text._attn_implementation = name
+        batch = {key: tensor.to("cuda") for key, tensor in batch_of(captioner, 3).items()}
+        captioner.model.zero_grad()
+        log_probs, mask = forward(captioner, batch)
+        log_probs[mask].sum().backward()
+        gradients.append(gradient(captioner.model))
+    assert (gradients[0] - gradients[1]).norm() <= 1e-4 * gradients[1].norm()
 
 
 def test_an_answer_does_not_see_the_others(tiny_captioner, batch_of):
