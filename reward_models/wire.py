@@ -56,9 +56,9 @@ class Limits:
     """Items that wait for one reward; beyond, the answer is 503."""
     text: int = 100_000
     """Characters of one string that is no picture."""
-    pixels: int = 1 << 24
-    """Pixels of one item, all its pictures and frames together (64 frames of 512 x 512). They take 3 bytes each while
-    a batch is scored."""
+    pixels: int = 1 << 25
+    """Pixels of one item, all its pictures and frames together (one large photo, or 128 frames of 512 x 512). They take
+    3 bytes each while a batch is scored."""
     depth: int = 16
     """Lists and objects inside one another."""
     paths: bool = False

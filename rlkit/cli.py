@@ -32,6 +32,7 @@ data
   audit PAIRS               can chosen and rejected be told apart without the clip?
   review PAIRS              one offline page to judge pairs by eye; gives votes.json
   data VERB                 export, import, votes, rebuild, remove, card, croissant
+  reward VERB               score, serve: reward models on files, and over HTTP
 
 rlkit VERB --help has an example for each."""
 
@@ -42,6 +43,7 @@ ELSEWHERE = {
     "audit": ("data_synth.audit", "a folder or parquet file of pairs"),
     "review": ("rlkit.report.review", "a folder or parquet file of pairs"),
     "data": ("rlkit.data", ""),
+    "reward": ("rlkit.reward", ""),
 }
 """Verbs whose file has a `main(argv)` of its own, and what their first argument must be."""
 

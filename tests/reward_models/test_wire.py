@@ -149,8 +149,8 @@ def picture(form, size=(4, 4)):
     ("value", "message"),
     [
         ("x" * 100_001, r"completion has 100001 characters, the limit is 100000"),
-        (media(bomb(50_000, 50_000)), r"over 16777216 pixels"),
-        ([media(bomb(2048, 2048))] * 5, r"completion\[4\]: the item has over 16777216 pixels"),
+        (media(bomb(50_000, 50_000)), r"over 33554432 pixels"),
+        ([media(bomb(2048, 4096))] * 5, r"completion\[4\]: the item has over 33554432 pixels"),
         (media(picture("PNG", (64, 64))[:900]), r"the PNG is damaged"),
         (media(b"not a picture" * 9), r"completion: no PNG"),
         (media(picture("JPEG")), r"no PNG"),
@@ -168,7 +168,7 @@ def picture(form, size=(4, 4)):
         (media(**{"$media": "raw"}, dtype="uint8"), r"shape is no list of integers"),
         (media(**{"$media": "raw"}, dtype="uint8", shape=[True, 1]), r"shape is no list of integers"),
         (media(**{"$media": "raw"}, dtype="uint8", shape=[-1, -1]), r"nothing empty"),
-        (media(**{"$media": "raw"}, dtype="uint8", shape=[10**9, 10**9, 3]), r"over 16777216 pixels"),
+        (media(**{"$media": "raw"}, dtype="uint8", shape=[10**9, 10**9, 3]), r"over 33554432 pixels"),
         (float("inf"), "no JSON number"),
     ],
 )

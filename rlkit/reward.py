@@ -1,0 +1,132 @@
+"""`rlkit reward VERB`: what is done with a reward model once there is one; one small function per verb."""
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rlkit.errors import DataError, ModelError
+
+HELP = """\
+rlkit reward score runs/reward_aesthetic/final images/ --out scores.parquet   a folder of pictures or clips
+rlkit reward score pick_score rows.jsonl --out scores.parquet   rows with prompt, completion, image, video, ..
+rlkit reward score http://judge:8000 rows.parquet --out scores.parquet --option reward=aesthetic   by a server
+rlkit reward serve rewards.yaml --port 8000         rewards over HTTP, for `rewards: {http: {url: ..}}` elsewhere
+
+rewards.yaml has a section per reward:
+  aesthetic:
+    reward: runs/reward_aesthetic/final    # a name, a .py file or a folder; also options, device and weight
+The token of a server is read from RLKIT_REWARD_TOKEN, by the server and by those who ask it."""
+
+TOKEN = "RLKIT_REWARD_TOKEN"
+OF_THE_CONNECTION = ("url", "timeout", "retries", "hedge_after", "batch_size", "concurrency")
+"""Options of a served reward that change how it is asked, not what it says."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry of `rlkit reward`; the exit code."""
+    given = _parser().parse_args(list(argv))
+    return VERBS[given.verb](given)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rlkit reward", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    score = verbs.add_parser("score", help="scores of pictures, clips or texts, as a parquet file; resumes")
+    score.add_argument("model", help="a reward's name, .py file or folder, or the address of a server")
+    score.add_argument("items", type=Path, help="a folder of pictures or clips, or a .jsonl or .parquet file")
+    score.add_argument("--out", type=Path, required=True, help="the parquet file to write: id, score, error")
+    score.add_argument("--device", default="cpu")
+    score.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="of the reward; repeatable")
+    score.add_argument("--batch-size", type=int, default=32, help="items read and scored at once")
+    score.add_argument("--frames", type=int, default=16, help="frames of a clip, evenly in time")
+    score.add_argument("--retry-masked", action="store_true", help="score again what has no score yet")
+    serve = verbs.add_parser("serve", help="rewards over HTTP")
+    serve.add_argument("config", type=Path, help="rewards.yaml")
+    serve.add_argument("--host", default="127.0.0.1", help="0.0.0.0 serves other machines, and needs a token")
+    serve.add_argument("--port", type=int, default=8000)
+    serve.add_argument("--max-batch", type=int, default=32, help="items a reward is called with at most")
+    serve.add_argument("--max-wait-ms", type=float, default=5.0, help="how long an item waits for others to join it")
+    serve.add_argument("--deadline", type=float, default=60.0, help="seconds an item may take at most")
+    serve.add_argument("--no-token", action="store_true", help="serve other machines without a token all the same")
+    serve.add_argument("--allow-paths", action="store_true", help="clients may name files here for rewards to open")
+    return parser
+
+
+def _score(given: argparse.Namespace) -> int:
+    """Write the scores; print what they come to as JSON. 1 where nothing at all could be scored."""
+    from reward_models.calling import RewardUnusable
+    from reward_models.scoring_job import score_file
+    from rlkit.reward_items import read_items
+
+    options, name = _options(given.option), given.model
+    if name.startswith(("http://", "https://")):
+        options, name = {"url": name} | options, "http"
+    lasting = {key: value for key, value in options.items() if key not in OF_THE_CONNECTION}
+    job = {"reward": name, "options": lasting, "items": str(given.items), "frames": given.frames}
+    items = read_items(given.items, given.frames)
+    try:
+        found = score_file(
+            _load(name, given.device, options),
+            items,
+            given.out,
+            job=job,
+            batch_size=given.batch_size,
+            retry_masked=given.retry_masked,
+        )
+    except RewardUnusable as error:
+        raise ModelError(f"{given.model}: {error}") from None
+    except ValueError as error:
+        raise DataError(str(error)) from None
+    mean = None if found.mean != found.mean else round(found.mean, 6)
+    told = {"rows": found.rows, "scored": found.scored, "masked": found.masked, "added": found.added, "mean": mean}
+    print(json.dumps({**told, "reasons": found.reasons}, ensure_ascii=False))
+    return int(found.scored == 0)
+
+
+def _serve(given: argparse.Namespace) -> int:
+    from reward_models.server import serve
+
+    try:
+        serve(
+            given.config,
+            host=given.host,
+            port=given.port,
+            token=os.environ.get(TOKEN),
+            open_to_all=given.no_token,
+            paths=given.allow_paths,
+            max_batch=given.max_batch,
+            max_wait_ms=given.max_wait_ms,
+            deadline_s=given.deadline,
+        )
+    except (ValueError, ImportError) as error:
+        raise ModelError(f"rlkit reward serve: {error}") from None
+    return 0
+
+
+def _options(pairs: Sequence[str]) -> dict[str, Any]:
+    import yaml
+
+    options = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.isidentifier():
+            raise DataError(f"--option {pair}: expected key=value, for example --option batch_size=8.")
+        options[key] = yaml.safe_load(value)
+    return options
+
+
+def _load(name: str, device: str, options: dict[str, Any]) -> Any:
+    import reward_models
+
+    try:
+        return reward_models.load(name, device=device, **options)
+    except Exception as error:  # `load` of a reward is anybody's code
+        raise ModelError(f"{name}: cannot be loaded ({type(error).__name__}: {error})") from error
+
+
+VERBS = {"score": _score, "serve": _serve}
