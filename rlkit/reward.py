@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlkit.errors import DataError, ModelError
+from data_synth.errors import DataError
+from rlkit.errors import ModelError
 
 HELP = """\
 rlkit reward score runs/reward_aesthetic/final images/ --out scores.parquet   a folder of pictures or clips
