@@ -46,6 +46,7 @@ def load(
     safe to call from several threads. Raises ImportError without httpx, ValueError for an option that cannot be.
     """
     try:
+        from reward_models import wire
         from reward_models.http_client import Client
     except ImportError as error:
         raise ImportError(f"asking a reward server needs {error.name}: pip install 'rlkit[serve]'") from None
@@ -55,7 +56,8 @@ def load(
     for name, value in (("timeout", timeout), ("batch_size", batch_size), ("concurrency", concurrency)):
         if not value > 0:
             raise ValueError(f"{name} is {value}; expected more than 0.")
-    token = token or os.environ.get(TOKEN_VARIABLE)
+    if (token := os.environ.get(TOKEN_VARIABLE) if token is None else token) is not None:
+        wire.token_bytes(token)
     client = Client(url.rstrip("/"), reward, token, timeout, retries, hedge_after, batch_size, concurrency)
 
     def outcomes(*, prompts: Sequence[Any], completions: Sequence[Any], **given: Any) -> list[Outcome]:

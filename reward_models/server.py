@@ -3,10 +3,11 @@
     rlkit reward serve rewards.yaml --port 8000
 
     POST /score    see wire.py. Every answer is JSON; a failed item has its own error and harms no other
+    GET  /schema   JSON schema of both
     GET  /health   200 while every reward can be called
     GET  /metrics  Prometheus's text format
 
-With a token all but /health asks for `Authorization: Bearer <token>`. No answer is a 500 for what a client sent.
+With a token, /score and /metrics ask for `Authorization: Bearer <token>`. No answer is a 500 for what a client sent.
 Needs `rlkit[serve]`: fastapi and uvicorn.
 """
 
@@ -76,7 +77,8 @@ def create_app(
 
     weights: of the sum that answers a request which names no reward; 1 where left out. token: what clients must send.
     max_batch: items the reward is called with at most. max_wait_ms: how long a first item waits for others.
-    deadline_s: the longest an item may take; a client may ask for less. Raises ImportError without FastAPI.
+    deadline_s: the longest an item may take; a client may ask for less. Raises ImportError without FastAPI, ValueError
+    for a token that no header can carry.
     """
     try:
         from fastapi import FastAPI, Request
@@ -85,17 +87,15 @@ def create_app(
         raise ImportError("serving rewards needs FastAPI and uvicorn: pip install 'rlkit[serve]'") from None
     limits = limits or wire.Limits()
     batchers = {name: Batcher(score, limits, max_batch, max_wait_ms) for name, score in rewards.items()}
-    state = _State(
-        batchers, dict.fromkeys(rewards, 1.0) | dict(weights or {}), limits, token and token.encode(), deadline_s
-    )
+    weighed = dict.fromkeys(rewards, 1.0) | dict(weights or {})
+    state = _State(batchers, weighed, limits, None if token is None else wire.token_bytes(token), deadline_s)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Any):
         yield
         await asyncio.gather(*(batcher.close() for batcher in batchers.values()))
 
-    documented = None if token else "/openapi.json"
-    app = FastAPI(title="rewards", lifespan=lifespan, openapi_url=documented, redirect_slashes=False)
+    app = FastAPI(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
 
     async def score(request: Request) -> Response:
         try:
@@ -106,7 +106,12 @@ def create_app(
         headers = {"Retry-After": "1"} if status == 503 else {"WWW-Authenticate": "Bearer"} if status == 401 else None
         return Response(answer, status, headers, "application/json")
 
-    app.add_route("/score", score, methods=["POST"])  # not @app.post, whose machinery takes as long as all the rest
+    app.add_route("/score", score, methods=["POST"])  # @app.post takes twice as long to get here
+
+    @app.get("/schema")
+    async def schema() -> Response:
+        told = {"request": wire.Request.model_json_schema(), "reply": wire.Reply.model_json_schema()}
+        return JSONResponse({"schema": wire.SCHEMA, **told})
 
     @app.get("/health")
     async def health() -> Response:
@@ -148,6 +153,8 @@ def serve(
 
     if token is None and not open_to_all and host not in ("127.0.0.1", "::1", "localhost"):
         raise ValueError(f"{host} can be reached by others and there is no token; give one, or say that it is meant.")
+    if token is not None:
+        wire.token_bytes(token)  # before the rewards are loaded, which may take minutes
     try:
         import uvicorn
     except ImportError:
@@ -183,7 +190,8 @@ async def _score(state: _State, request: Any) -> str:
     try:
         body = await _body(state, request)
         work = _known(state, key, body) or _begin(state, key, body, deadline)
-        await asyncio.gather(*(asyncio.shield(one.done) for one in work.pending.values()))
+        for one in work.pending.values():
+            await asyncio.shield(one.done)  # another request may wait for the same
         return _answer(state, work)
     finally:
         state.held -= held
@@ -227,12 +235,19 @@ def _expected_bytes(state: _State, request: Any) -> int:
 
 async def _body(state: _State, request: Any) -> bytes:
     """The body, given up as soon as it is larger or slower than allowed."""
-    chunks, size, until = [], 0, time.monotonic() + BODY_SECONDS
+    import anyio  # Starlette stands on it
+
+    try:
+        with anyio.fail_after(BODY_SECONDS):
+            return await _received(state, request)
+    except TimeoutError:
+        raise _RefusedError(408, f"the request did not arrive within {BODY_SECONDS:g} s.") from None
+
+
+async def _received(state: _State, request: Any) -> bytes:
+    chunks, size = [], 0
     while True:
-        try:
-            message = await asyncio.wait_for(request.receive(), until - time.monotonic())
-        except asyncio.TimeoutError:
-            raise _RefusedError(408, f"the request did not arrive within {BODY_SECONDS:g} s.") from None
+        message = await request.receive()
         if message["type"] == "http.disconnect":
             raise _RefusedError(400, "the client went away.")
         chunks.append(message.get("body", b""))

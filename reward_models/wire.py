@@ -108,6 +108,13 @@ class Reply(BaseModel):
     rewards: dict[str, list[Scored]]
 
 
+def token_bytes(token: str) -> bytes:
+    """A token as it stands in a header. Raises ValueError for one that cannot: empty, or with a blank or line end."""
+    if not token or not all("!" <= one <= "~" for one in token):
+        raise ValueError("the token is empty, or has blanks or letters beyond ASCII; no header can carry it.")
+    return token.encode("ascii")
+
+
 def read_request(body: bytes) -> Request:
     """A request from its bytes. Raises WireError that lists what is wrong, each with its place."""
     try:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import reward_models
 from reward_models import server, wire
 from tests.reward_models.asgi import ask, score, score_later, scores
 
@@ -180,11 +181,19 @@ def test_without_the_token_nothing_is_answered(header):
     given = {} if header is None else {"authorization": header}
     for status, answer in (score(served, "a", headers=given), score(served, "a", reward="absent", headers=given)):
         assert status == 401 and "token" in answer["detail"]
-    for path in ("/metrics", "/openapi.json", "/docs"):
+    for path in ("/metrics", "/openapi.json", "/docs", "/redoc"):
         assert asyncio.run(ask(served, headers=given, method="GET", path=path))[0] in (401, 404)
     assert not called
     assert score(served, "a", headers={"authorization": "Bearer secret"})[0] == 200
     assert asyncio.run(ask(served, method="GET", path="/health"))[0] == 200
+
+
+@pytest.mark.parametrize("token", ["", " ", "a b", "secret\n", "schlüssel"])
+def test_a_token_that_protects_nothing_or_cannot_be_sent_is_refused(token, tmp_path):
+    with pytest.raises(ValueError, match="no header can carry it"):
+        app(token=token)
+    with pytest.raises(ValueError, match="no header can carry it"):
+        reward_models.load("http", url="http://judge", token=token)
 
 
 def test_the_token_is_compared_in_constant_time(monkeypatch):
@@ -327,6 +336,11 @@ def test_other_places_answer_in_json_too(method, path, status):
 
 def test_an_unknown_reward_says_what_there_is():
     assert score(app(), "a", reward="lenght") == (404, {"detail": "no reward 'lenght' here. There are: length."})
+
+
+def test_the_schema_is_told():
+    told = json.loads(asyncio.run(ask(app(), method="GET", path="/schema"))[2])
+    assert told["schema"] == wire.SCHEMA and set(told["request"]["properties"]) == {"schema", "reward", "items"}
 
 
 def test_health_and_metrics():

@@ -40,11 +40,15 @@ def start(folder: Path, port: int) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)})
 
 
-def restart_while_scoring(folder: Path, count: int, kills: int):
-    """(summary, rows of the file, the client's stats) of a job whose server is killed and started again."""
+def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
+        return one.getsockname()[1]
+
+
+def restart_while_scoring(folder: Path, count: int, kills: int):
+    """(summary, rows of the file, the client's stats) of a job whose server is killed and started again."""
+    port = free_port()
     servers = [start(folder, port)]
     score = reward_models.load("http", url=f"http://127.0.0.1:{port}", reward="tens", batch_size=4)
     items = (Item(f"item {k}", lambda k=k: Row("", str(k))) for k in range(count))
@@ -79,6 +83,24 @@ def check(found, rows, stats, count: int) -> None:
 
 def test_a_scoring_job_survives_the_death_of_its_server(tmp_path):
     check(*restart_while_scoring(tmp_path, 400, kills=1), 400)
+
+
+def test_a_server_told_to_stop_answers_what_it_has_begun(tmp_path):
+    port = free_port()
+    server = start(tmp_path, port)
+    score = reward_models.load("http", url=f"http://127.0.0.1:{port}", batch_size=500, timeout=20.0)
+    assert score(prompts=[""], completions=["1"]) == [10.0]  # it is up
+    found = []
+    asking = threading.Thread(
+        target=lambda: found.extend(score(prompts=[""] * 250, completions=[str(k + 1) for k in range(250)]))
+    )
+    before = score.stats.retries
+    asking.start()
+    time.sleep(0.2)  # of 0.5 that the reward takes
+    server.send_signal(signal.SIGTERM)
+    asking.join()
+    assert server.wait(20) in (0, -signal.SIGTERM)
+    assert found == [None if k % 7 == 0 else 10.0 * k for k in range(1, 251)] and score.stats.retries == before
 
 
 if __name__ == "__main__":
