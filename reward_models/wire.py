@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from PIL import Image, PngImagePlugin
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 SCHEMA = 1
 MEDIA = "$media"
@@ -73,13 +73,6 @@ class Item(BaseModel):
     prompt: Any = None
     completion: Any
     columns: dict[str, Any] = {}
-
-    @field_validator("columns")
-    @classmethod
-    def _no_second_meaning(cls, columns: dict[str, Any]) -> dict[str, Any]:
-        if taken := columns.keys() & {"prompts", "completions"}:
-            raise ValueError(f"a column may not be called {' or '.join(sorted(taken))}")
-        return columns
 
 
 class Request(BaseModel):
@@ -142,6 +135,8 @@ def encode_item(prompt: Any, completion: Any, columns: Mapping[str, Any]) -> dic
 
 def decode_item(item: Item, limits: Limits) -> tuple[Any, Any, dict[str, Any]]:
     """(prompt, completion, columns) with pictures as PIL images and uint8 arrays. Raises WireError."""
+    if taken := item.columns.keys() & {"prompts", "completions"}:
+        raise WireError(f"a column may not be called {' or '.join(sorted(taken))}.")
     reader = _Reader(limits)
     prompt, completion = reader.value(item.prompt, "prompt"), reader.value(item.completion, "completion")
     return prompt, completion, {name: reader.column(name, value, name, 0) for name, value in item.columns.items()}

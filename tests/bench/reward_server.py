@@ -4,7 +4,8 @@
 
 Both run as processes of their own under uvicorn; this process sends requests over kept connections, so that on two
 cores a server has about one. `peer` validates the same request and answers at once: no token, no queue, no batches, no
-deadlines. Seconds are those of 1,000 requests; further figures are requests per second.
+deadlines. Seconds are those of 1,000 requests. Beside them stand requests per second, and the CPU time that the server
+took for one (Linux), which other load on the machine moves less.
 """
 
 import argparse
@@ -58,7 +59,7 @@ def main() -> None:
             for port in ports:
                 wait_for(port)
             for items in (1, 16):
-                cases.append(compare(f"{items} items", ports, items, given))
+                cases.append(compare(servers, ports, items, given))
         finally:
             for server in servers:
                 server.send_signal(signal.SIGTERM)
@@ -67,24 +68,38 @@ def main() -> None:
     print(json.dumps({"bench": "reward_server", "cases": cases}))
 
 
-def compare(case: str, ports: list[int], items: int, given: argparse.Namespace) -> dict[str, object]:
+def compare(
+    case: str, servers: list[subprocess.Popen], ports: list[int], items: int, given: argparse.Namespace
+) -> dict:
     """Both servers in turns, after a first round that does not count."""
-    found: list[list[float]] = [[], []]
+    rates: list[list[float]] = [[], []]
+    cpu: list[list[float]] = [[], []]
     for round_ in range(ROUNDS + 1):
         for side, port in enumerate(ports):
-            rate = asyncio.run(requests_per_second(port, items, given.seconds if round_ else 1.0, given.connections))
+            before = cpu_seconds(servers[side].pid)
+            seconds = given.seconds if round_ else 1.0
+            count, took = asyncio.run(ask_for(port, items, seconds, given.connections))
             if round_:
-                found[side].append(rate)
-    ours, peer = (statistics.median(rates) for rates in found)
-    print(f"{case}: {[round(r) for r in found[0]]} requests/s, bare FastAPI {[round(r) for r in found[1]]}")
+                rates[side].append(count / took)
+                cpu[side].append((cpu_seconds(servers[side].pid) - before) / count * 1e6)
+    ours, peer = (statistics.median(found) for found in rates)
+    print(f"items={items}: {[round(r) for r in rates[0]]} requests/s, bare FastAPI {[round(r) for r in rates[1]]}")
     return {
-        "case": case,
+        "case": f"items={items}",
         "ours_s": round(1000 / ours, 4),
         "peer_s": round(1000 / peer, 4),
         "ratio": round(peer / ours, 3),
         "ours_requests_per_s": round(ours, 1),
         "peer_requests_per_s": round(peer, 1),
+        "ours_cpu_us": round(statistics.median(cpu[0])),
+        "peer_cpu_us": round(statistics.median(cpu[1])),
     }
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time that a process has taken, in user and kernel mode."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def start(folder: Path, ours: int, peer: int) -> list[subprocess.Popen]:
@@ -98,16 +113,14 @@ def start(folder: Path, ours: int, peer: int) -> list[subprocess.Popen]:
     return [subprocess.Popen(command, env=environment) for command in commands]
 
 
-async def requests_per_second(port: int, items: int, seconds: float, connections: int) -> float:
-    """Completed requests per second, each connection asking again as soon as it has its answer."""
+async def ask_for(port: int, items: int, seconds: float, connections: int) -> tuple[int, float]:
+    """(requests, seconds); each connection asks again as soon as it has its answer."""
     rows = [{"prompt": "Describe the clip.", "completion": "A dog barks. Then it runs away.", "columns": {}}] * items
     body = json.dumps({"schema": 1, "reward": "length", "items": rows}).encode()
     head = f"POST /score HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    started = time.perf_counter()
-    counts = await asyncio.gather(
-        *(_ask(port, head.encode() + body, items, started + seconds) for _ in range(connections))
-    )
-    return sum(counts) / (time.perf_counter() - started)
+    request, started = head.encode() + body, time.perf_counter()
+    counts = await asyncio.gather(*(_ask(port, request, items, started + seconds) for _ in range(connections)))
+    return sum(counts), time.perf_counter() - started
 
 
 async def _ask(port: int, request: bytes, items: int, until: float) -> int:

@@ -221,6 +221,21 @@ def test_too_large_a_request_is_halved():
     assert (score.stats.rows, score.stats.failed) == (5, 1)
 
 
+def test_a_real_server_that_refuses_a_large_body_unread_is_understood():
+    # the refusal comes while the client still writes; taken for a broken connection it would be retried in vain
+    app = server.create_app(
+        {"mean": lambda *, prompts, completions: [float(one.mean()) for one in completions]},
+        limits=wire.Limits(body_bytes=9 << 20),
+    )
+    frames = [np.full((2, 700, 700, 3), k, np.uint8) for k in range(7)]  # 4 MB each, and a third more as text
+    with serving(app) as url:
+        score = load(url, retries=1)
+        assert ask(score, *frames) == [float(k) for k in range(7)]
+        assert ask(score, np.zeros((8, 700, 700, 3), np.uint8)) == [None]
+        assert "413" in score.stats.last_error
+    assert score.stats.retries == 0
+
+
 def test_a_slow_request_is_hedged_once_and_counted_once():
     release = threading.Event()
 

@@ -210,6 +210,11 @@ def test_a_column_of_pictures_and_texts_about_them_pass():
     assert read(part["completion"], url="a plain column")[2] == {"url": "a plain column"}
 
 
+def test_a_column_cannot_stand_in_for_the_prompts():
+    with pytest.raises(wire.WireError, match="a column may not be called completions or prompts"):
+        read("x", prompts="other", completions="other")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -218,7 +223,6 @@ def test_a_column_of_pictures_and_texts_about_them_pass():
         ({"items": []}, "items: List should have at least 1 item"),
         ({"items": [{"prompt": "x"}]}, "items.0.completion: Field required"),
         ({"items": [{"completion": "x", "colums": {}}]}, "items.0.colums: Extra inputs"),
-        ({"items": [{"completion": "x", "columns": {"prompts": 1}}]}, "a column may not be called prompts"),
         ({"extra": 1}, "extra: Extra inputs are not permitted"),
     ],
 )
