@@ -135,6 +135,20 @@ def test_an_item_past_its_deadline_gets_an_error_and_no_score():
     assert found['reward_items_total{reward="length",outcome="scored"}'] == "1"  # the late score of "a" counts nowhere
 
 
+def test_a_score_that_is_there_before_the_deadline_but_told_after_it_is_none():
+    scored = threading.Event()
+
+    async def run():
+        served = app(lambda **_: time.sleep(0.02) or scored.set() or [1.0])
+        asked = asyncio.create_task(score_later(served, "a", headers={"x-deadline-ms": "300"}))
+        await asyncio.sleep(0.005)
+        time.sleep(0.5)  # the event loop is busy with something else
+        return await asked
+
+    _, answer = asyncio.run(run())
+    assert scored.is_set() and scores(answer) == [None]
+
+
 def test_a_client_cannot_ask_for_more_time_than_the_server_gives():
     started = time.monotonic()
     _, answer = score(app(lambda **_: time.sleep(1) or [1.0], deadline_s=0.05), "a", headers={"x-deadline-ms": "1e9"})
