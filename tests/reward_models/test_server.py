@@ -21,6 +21,21 @@ def length(*, prompts, completions, **columns):
     return [float(len(one)) for one in completions]
 
 
+class Held:
+    """A reward that says when it has begun, and goes on when told."""
+
+    def __init__(self):
+        self.began, self.release = threading.Event(), threading.Event()
+
+    def __call__(self, *, prompts, completions):
+        self.began.set()
+        self.release.wait(10)
+        return [1.0] * len(completions)
+
+    async def has_begun(self):
+        await asyncio.to_thread(self.began.wait, 10)
+
+
 def app(reward=length, **options):
     return server.create_app({"length": reward}, **({"max_wait_ms": 0.0} | options))
 
@@ -111,18 +126,15 @@ def test_a_picture_that_cannot_be_read_fails_alone():
 
 
 def test_an_item_past_its_deadline_gets_an_error_and_no_score():
-    release = threading.Event()
-
-    def slow(*, prompts, completions):
-        release.wait(10)
-        return [1.0] * len(completions)
+    held = Held()
 
     async def run():
-        served = app(slow)
+        served = app(held)
         late = await score_later(served, "a", headers={"x-deadline-ms": "80"})
+        await held.has_begun()
         waiting = asyncio.create_task(score_later(served, "b"))
         queued = await score_later(served, "c", headers={"x-deadline-ms": "1"})  # its turn never came
-        release.set()
+        held.release.set()
         return late, queued, await waiting, served
 
     late, queued, waited, served = asyncio.run(run())
@@ -264,21 +276,17 @@ def test_limits_of_an_item_leave_its_neighbours_alone():
 
 
 def test_a_full_server_says_come_back_later_and_recovers():
-    release = threading.Event()
-
-    def slow(*, prompts, completions):
-        release.wait(10)
-        return [1.0] * len(completions)
+    held = Held()
 
     async def run():
-        served = app(slow, limits=wire.Limits(waiting_items=2), max_batch=1)
+        served = app(held, limits=wire.Limits(waiting_items=2), max_batch=1)
         first = asyncio.create_task(score_later(served, "a"))
-        await asyncio.sleep(0.1)  # the reward has taken it
+        await held.has_begun()
         queued = asyncio.create_task(score_later(served, "b", "c"))
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.01)
         body = json.dumps({"schema": 1, "items": [{"completion": "d"}]}).encode()
         refused = await ask(served, body)
-        release.set()
+        held.release.set()
         return refused, await first, await queued, await score_later(served, "d")
 
     refused, *answered = asyncio.run(run())
@@ -381,13 +389,16 @@ def test_metrics_are_in_the_text_format_also_for_an_awkward_name():
 
 
 def test_closing_answers_what_waits():
+    held = Held()
+
     async def run():
-        served = app(lambda *, prompts, completions: time.sleep(0.2) or [1.0] * len(completions), max_batch=1)
+        served = app(held, max_batch=1)
         async with served.router.lifespan_context(served):
             first = asyncio.create_task(score_later(served, "a"))
-            await asyncio.sleep(0.1)
+            await held.has_begun()
             second = asyncio.create_task(score_later(served, "b"))
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.01)
+            threading.Timer(0.1, held.release.set).start()
         return await first, await second, await score_later(served, "c")
 
     first, second, after = asyncio.run(run())
