@@ -68,9 +68,7 @@ def main() -> None:
     print(json.dumps({"bench": "reward_server", "cases": cases}))
 
 
-def compare(
-    case: str, servers: list[subprocess.Popen], ports: list[int], items: int, given: argparse.Namespace
-) -> dict:
+def compare(servers: list[subprocess.Popen], ports: list[int], items: int, given: argparse.Namespace) -> dict:
     """Both servers in turns, after a first round that does not count."""
     rates: list[list[float]] = [[], []]
     cpu: list[list[float]] = [[], []]
