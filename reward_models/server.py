@@ -8,7 +8,8 @@
     GET  /metrics  Prometheus's text format
 
 With a token, /score and /metrics ask for `Authorization: Bearer <token>`. No answer is a 500 for what a client sent.
-Needs `rlkit[serve]`: fastapi and uvicorn.
+Needs `rlkit[serve]`: fastapi and uvicorn. With httptools and uvloop installed, which uvicorn then uses by itself, a
+small request takes about half the CPU time.
 """
 
 import asyncio
