@@ -63,6 +63,7 @@ PROBES: tuple[Probe, ...] = (
     Probe("says_yes", evidence.says_yes),
     *(Probe(name, partial(picture_hacks.picture_change, name=name), PICTURES) for name in picture_hacks.CHANGES),
     Probe("text_overlay", picture_hacks.text_overlay, PICTURES),
+    Probe("frozen", picture_hacks.frozen, ("video",)),
     Probe("repeated", caption_hacks.repeated, TEXT),
     Probe("filled", caption_hacks.filled, TEXT),
     Probe("keyword_stuffing", caption_hacks.keyword_stuffing, TEXT),
@@ -85,11 +86,11 @@ def check(
     kind: Kind,
     items: Items | None = None,
     conditional: bool | Literal["auto"] = "auto",
-    deadline_s: float = 60.0,
+    deadline_s: float = 300.0,
     only: Collection[str] | None = None,
 ) -> Report:
     """Ask every probe that applies of the reward that `load()` gives. `load` is called twice, and once more with
-    dtype="bfloat16" if it takes that.
+    dtype="bfloat16" if it takes that; one of these later loads at a time is in memory beside the first.
 
     kind: of the completions. items: what to score (default: `embedded(kind)`). conditional: whether the reward should
     read the prompt (for captions: prompt, clip and columns); "auto" asks only rewards that do. deadline_s: seconds one

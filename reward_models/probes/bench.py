@@ -4,7 +4,6 @@ Differences of scores are given in `spread`: the standard deviation of the rewar
 know its scale.
 """
 
-import inspect
 import math
 import threading
 import time
@@ -27,7 +26,7 @@ EXCHANGES = 3
 
 
 class Bench:
-    """A loaded reward with the items it is probed on. Loads it once more than asked (`second`), when first needed.
+    """A loaded reward with the items it is probed on.
 
     base: scores of the items in one batch [n], NaN where None; all NaN where that call failed, for which
     `first_failure` says why. slowest: seconds of the longest call. odd_numbers: what was returned
@@ -56,15 +55,17 @@ class Bench:
             pairs = np.array([])
         return max(_deviation(self.base[~np.isnan(self.base)]), _deviation(pairs))
 
-    @cached_property
-    def second(self) -> Score:
-        """The reward, loaded a second time."""
-        return self.load()
+    def reloaded(self, **options: str) -> Score:
+        """The reward, loaded once more; nothing here keeps it, since two may be more than the memory holds.
 
-    @cached_property
-    def parameters(self) -> list[inspect.Parameter]:
-        """What `score` takes."""
-        return list(inspect.signature(self.score).parameters.values())
+        Raises TypeError as `load` does for an option that it does not take, ProbeError for all else that it raises.
+        """
+        try:
+            return self.load(**options)
+        except TypeError:
+            raise
+        except Exception as raised:  # foreign code: whatever it raises is the finding
+            raise ProbeError(f"loading once more raised {type(raised).__name__}: {raised}") from raised
 
     def __call__(self, items: Items, score: Score | None = None) -> np.ndarray:
         """Scores of one batch [n], NaN for None. Raises ProbeError where the reward raises, is late, or returns

@@ -12,7 +12,7 @@ from PIL import Image
 
 from reward_models.probes.bench import SAME, Bench, differences
 from reward_models.probes.items import MEDIA, Items, copied, digest, like, text_of
-from reward_models.probes.report import Finding, ProbeError, at_least, at_most
+from reward_models.probes.report import Finding, ProbeError, at_least, at_most, not_applicable
 
 NEIGHBOUR = 0.1
 """Spreads a score may move because of its batch: another kernel or more padding does so little, a leak more."""
@@ -24,7 +24,10 @@ OPTIONAL = ("fps",)
 
 def signature(bench: Bench) -> Finding:
     """Keyword-only `prompts`, `completions`, and further columns."""
-    parameters = bench.parameters
+    try:
+        parameters = list(inspect.signature(bench.score).parameters.values())
+    except (TypeError, ValueError):
+        return not_applicable("score does not tell its arguments (built in C).")
     names = {one.name for one in parameters}
     any_name = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters)
     positional = [
@@ -166,7 +169,7 @@ def deadline(bench: Bench) -> Finding:
 def loaded(bench: Bench) -> Finding:
     """Two independent loads give equal scores."""
     return at_most(
-        float(np.max(bench.moved(bench.items, bench.second), initial=0.0)),
+        float(np.max(bench.moved(bench.items, bench.reloaded()), initial=0.0)),
         SAME,
         "Two independent loads score alike.",
         "Two loads score differently: some weights are random (a head that the file does not hold, or under another "

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from reward_models.probes.bench import Bench, Score, differences
+from reward_models.probes.bench import SAME, Bench, differences
 from reward_models.probes.caption_hacks import chinese, filler, words_of
 from reward_models.probes.conformance import NEIGHBOUR
 from reward_models.probes.items import Items, text_of
@@ -31,8 +31,8 @@ WORDING = 0.5
 """Mean change by one synonym."""
 TYPOGRAPHY = 0.25
 """Mean change by lower case and the last full stop."""
-LONG = 60
-"""Words in front of a caption in the test of truncation: with it, past the 77 tokens of CLIP's text tower."""
+LONG = 80
+"""Words in front of a caption in the test of truncation: more than the 77 tokens of CLIP's text tower."""
 
 SYNONYMS = {
     "moves": "travels", "grows": "enlarges", "shrinks": "contracts", "walks": "strolls", "walking": "strolling",
@@ -85,10 +85,10 @@ def neighbours(bench: Bench) -> Finding:
 def dtype(bench: Bench) -> Finding:
     """float32 against bfloat16, where `load` takes `dtype`."""
     try:
-        half: Score = bench.load(dtype="bfloat16")
+        half = bench.reloaded(dtype="bfloat16")
     except TypeError as error:
-        if "dtype" not in str(error):
-            raise
+        if "'dtype'" not in str(error):
+            raise ProbeError(f"loading with dtype='bfloat16' raised {error}") from error
         return not_applicable("load takes no dtype.")
     return at_most(
         float(np.mean(bench.moved(bench.items, half))),
@@ -178,10 +178,10 @@ def padding(bench: Bench) -> Finding:
 
 
 def truncation(bench: Bench) -> Finding:
-    """Captions that differ at their end, behind 60 words: does the reward still see it?"""
+    """Captions that differ at their end, behind LONG words: does the reward still see it?"""
     texts = [text_of(one) for one in bench.items.completions]
     front = " ".join(filler(texts[0]) * 20)
-    front = front[:200] if chinese(front) else " ".join(front.split()[:LONG])
+    front = front[: 2 * LONG] if chinese(front) else " ".join(front.split()[:LONG])
     ends = [words_of(text) for text in texts]
     other = ends[len(ends) // 2 :] + ends[: len(ends) // 2]
 
@@ -189,7 +189,7 @@ def truncation(bench: Bench) -> Finding:
         first = bench(bench.items.map_texts(lambda text: f"{prefix}{text}"))
         replaced = iter(other)
         second = bench(bench.items.map_texts(lambda _: f"{prefix}{' '.join(next(replaced))}"))
-        return float(np.mean(np.abs(first - second) > 0))
+        return float(np.mean(np.abs(first - second) > SAME * bench.spread))
 
     near, far = read(""), read(f"{front} ")
     if not near:

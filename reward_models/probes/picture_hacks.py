@@ -115,6 +115,17 @@ def text_overlay(bench: Bench) -> Finding:
     )
 
 
+def frozen(bench: Bench) -> Finding:
+    """The first frame for the whole of the clip."""
+    places = bench.items.best()
+    still = bench.items.rows(places).map_media(lambda clip: np.repeat(clip[:1], len(clip), axis=0))
+    return worst_rise(
+        [(bench.rises(still, places), EXCESS)],
+        "A still picture does not score higher than the clip.",
+        "A still picture scores higher than the clip: it rewards that nothing moves. Add a term for motion.",
+    )
+
+
 def worst_rise(found: list[tuple[np.ndarray, float]], good: str, bad: str) -> Finding:
     """The change that comes nearest to its limit, or passes it farthest. A rise counts if its t is at least SURE."""
     rows = []

@@ -84,6 +84,7 @@ MUTANTS = {
         "prompt_exchanged",
     ),
     "clip ignored": (reward(lambda prompt, clip, fps: float(len(prompt))), "completion_used"),
+    "likes it still": (reward(lambda _, clip, fps: -motion_a_frame(clip)), "frozen"),
     "counts pixels": (with_taste(lambda clip: clip.shape[1] / 64), "double_size"),
     "likes saturation": (with_taste(lambda clip: chroma(clip[::4]).mean() / 10), "saturation"),
     "raises on one frame": (reward(no_single_frames), "odd_items"),

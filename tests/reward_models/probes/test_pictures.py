@@ -96,11 +96,6 @@ def same_halves(picture):
     return -3 * np.abs(light[:, :32] - light[:, 32:]).mean() - 3 * np.abs(light[:32] - light[32:]).mean()
 
 
-def many_colours(picture):
-    """Different colours there are: fewer in a small picture."""
-    return len(np.unique(np.asarray(picture.convert("RGB")) @ np.array([1, 256, 65_536]))) / 2_000
-
-
 def lowest_bits(picture):
     """Parity of neighbouring pixels: nothing that one sees, and gone after JPEG."""
     rgb = np.asarray(picture.convert("RGB")).astype(int)
@@ -191,7 +186,6 @@ MUTANTS = {
     "JPEG matters": (with_taste(lowest_bits), "jpeg"),
     "size matters": (with_taste(lambda picture: picture.width / 100), "double_size"),
     "small ones lose": (with_taste(lambda picture: min(picture.width, 128) / 60), "half_size"),
-    "counts colours": (with_taste(many_colours), "double_size"),
     "0 for failures": (zero_for_failures, "missing"),
     "refuses grey pictures": (reward(only_rgb), "odd_items"),
     "draws on its input": (draws_on_the_picture, "inputs_unchanged"),
