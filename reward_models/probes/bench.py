@@ -29,8 +29,8 @@ class Bench:
     """A loaded reward with the items it is probed on.
 
     base: scores of the items in one batch [n], NaN where None; all NaN where that call failed, for which
-    `first_failure` says why. slowest: seconds of the longest call. odd_numbers: what was returned
-    that is NaN or infinite, in all calls.
+    `first_failure` says why. slowest: seconds of the longest call. odd_numbers: what was returned that is NaN or
+    infinite, in all calls.
     """
 
     def __init__(

@@ -13,7 +13,8 @@ DROP = 0.2
 """Spreads the mean score must fall by with foreign evidence. ImageReward-like scores fall by more than 1; mixtures of
 taste and fit by less, but below 0.2 four in nine foreign prompts would be preferred to the own one."""
 SURE = 3.0
-"""Student's t from which a mean change is no accident: one-sided p = 0.005 for 16 items; some 20 probes ask."""
+"""Student's t from which a mean change is no accident: one-sided p = 0.005 for 16 items; some 20 probes ask. An
+exchange meets each row three times and counts it as three, so there p is about 0.05 at worst, beside DROP."""
 YES = 0.6
 """Share of foreign rows that may reach the median score of the own ones; a guess has 0.5."""
 FIXED = 0.05
