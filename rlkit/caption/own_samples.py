@@ -1,7 +1,6 @@
 """The model's own captions of training clips, and who says which of them are wrong."""
 
 import hashlib
-import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,11 +8,10 @@ from typing import Any
 
 from data_synth.records import make_record
 from data_synth.world.clips import events_of
-from rlkit import plugins
 from rlkit.caption import generate, reference, rows
 from rlkit.caption.clips import Clips
 from rlkit.models import Captioner
-from rlkit.recipe import REWARD, Recipe
+from rlkit.recipe import Recipe
 from rlkit.running import ranks
 from rlkit.running.progress import Progress
 from rlkit.running.tracking import write_jsonl
@@ -100,20 +98,6 @@ def _prompt(captioner: Captioner, row: Mapping[str, Any], question: str, found: 
     if recipe.data.shuffle_frames:
         clip = rows.shuffled(clip, seed=index)
     return rows.encode(captioner, make_record(question, "A", [], videos=[row["video"]]), clip)
-
-
-def judge(recipe: Recipe) -> Callable[..., list[float | None]] | None:
-    """The judge of `sampling.judge`: the world's truth, or a reward model by name or path; None for none."""
-    name = recipe.sampling.judge
-    if name is None:
-        return None
-    if name == "world":
-        from reward_models import event_order
-
-        return event_order.load(parse=events_of)
-    load = plugins.load(REWARD, name)
-    options: dict[str, Any] = {"parse": events_of} if "parse" in inspect.signature(load).parameters else {}
-    return load(device="cpu", **options)
 
 
 def truth_test(recipe: Recipe) -> Callable[[Mapping[str, Any], str], bool]:

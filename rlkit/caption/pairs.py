@@ -5,6 +5,7 @@ has none, the best of the samples is chosen and worse ones are rejected, if a ju
 """
 
 import inspect
+import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -16,7 +17,7 @@ from rlkit import plugins
 from rlkit.recipe import NEGATIVE, PlugIn, Recipe
 
 TRIES = 4  # seeds per operator and clip: some events cannot be corrupted, some corruptions come out alike
-Judge = Callable[..., list[float | None]]
+JUDGED_AT_ONCE = 256  # clips
 
 
 class Samples(Protocol):
@@ -84,25 +85,36 @@ def judged_pairs(
     *,
     question: str,
     samples: Samples,
-    judge: Judge,
-    margin: float = 0.05,
+    judge: Callable[[Sequence[Mapping[str, Any]], Sequence[Sequence[str]]], list[list[float | None]]],
 ) -> Iterator[dict[str, Any]]:
-    """Records of clips without a true caption: the best sample against the K worst, if scores differ by `margin`."""
-    for number, row in enumerate(clips):
-        texts = list(dict.fromkeys(text for text in samples.get(row["id"]) or () if readable(text)))
-        if len(texts) < 2:
-            continue
-        columns = {key: [row[key]] * len(texts) for key in ("events", "video") if key in row}
-        scores = judge(prompts=[question] * len(texts), completions=texts, **columns)
-        scored = sorted(((s, t) for s, t in zip(scores, texts, strict=True) if s is not None), reverse=True)
-        if len(scored) < 2:
-            continue
-        best, chosen = scored[0]
-        worse = [(s, t) for s, t in reversed(scored) if best - s >= margin][: recipe.num_negatives]
-        if worse:
-            rejected = [{"text": t, "kind": "own_sample", "edit": {}, "operator": "own_samples"} for _, t in worse]
-            scores = {"judge": [best, *(s for s, _ in worse)]}
-            yield record(row, question, chosen, rejected, recipe.seed * 1_000_003 + number, scores)
+    """Records of clips without a true caption: the best sample against the K worst, where their scores differ by
+    `sampling.judge_margin`. `judge` is asked about many clips at once; None is no score."""
+    clips, at = iter(clips), 0
+    while some := list(itertools.islice(clips, JUDGED_AT_ONCE)):
+        texts = [list(dict.fromkeys(text for text in samples.get(row["id"]) or () if readable(text))) for row in some]
+        kept = [(row, told) for row, told in zip(some, texts, strict=True) if len(told) > 1]
+        scores = judge([row for row, _ in kept], [told for _, told in kept])
+        numbers = {row["id"]: at + k for k, row in enumerate(some)}
+        for (row, told), given in zip(kept, scores, strict=True):
+            made = _best_and_worst(row, told, given, recipe, question, recipe.seed * 1_000_003 + numbers[row["id"]])
+            if made is not None:
+                yield made
+        at += len(some)
+
+
+def _best_and_worst(
+    row, texts: Sequence[str], scores: Sequence[float | None], recipe: Recipe, question: str, seed: int
+):
+    """The record of one clip, or None where its samples cannot be told apart."""
+    scored = sorted(((s, t) for s, t in zip(scores, texts, strict=True) if s is not None), reverse=True)
+    if len(scored) < 2:
+        return None
+    best, chosen = scored[0]
+    margin = recipe.sampling.judge_margin
+    worse = [(s, t) for s, t in reversed(scored) if best - s >= margin][: recipe.num_negatives]
+    rejected = [{"text": t, "kind": "own_sample", "edit": {}, "operator": "own_samples"} for _, t in worse]
+    told = {"judge": [best, *(s for s, _ in worse)]}
+    return record(row, question, chosen, rejected, seed, told) if worse else None
 
 
 def readable(text: str) -> bool:

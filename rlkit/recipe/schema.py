@@ -180,7 +180,14 @@ class Sampling:
     max_completion_length: Count = 64
     """Longest sample, in tokens; longer ones are cut and counted."""
     judge: str | None = None
-    """Who says which sample is wrong: `world` (the truth), or a reward model's name or path."""
+    """Who says which sample is wrong: `world` (the truth), the folder of a trained judge, a reward's name or path."""
+    judge_margin: Amount = 0.05
+    """Least difference of the judge's scores between the chosen sample and a rejected one, in the judge's own unit: the
+    world's scores lie in [0, 1], a trained judge's are logits."""
+    gate: Literal["off", "warn", "stop"] = "stop"
+    """What to do with a judge whose best sample does not beat the model's greedy caption on labelled held-out clips."""
+    gate_clips: Count = 400
+    """Labelled clips of the gate; with 400, a gain of about 0.02 opens it."""
 
 
 @dataclass(frozen=True)

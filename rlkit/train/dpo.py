@@ -11,6 +11,7 @@ checkpoints/ -> final/.
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 from data_synth.records import content_hash, read_records, write_records
 from data_synth.world.captions import PROMPTS
 from rlkit import losses, models
-from rlkit.caption import clips, one_row, own_samples, pairs, reference, rows, trainer
+from rlkit.caption import clips, judge_gate, judges, one_row, own_samples, pairs, reference, rows, trainer
 from rlkit.caption.dataset import Examples, training_examples
 from rlkit.caption.guards import Guard
 from rlkit.caption.systems import run_systems
@@ -35,7 +36,8 @@ from rlkit.running.tracking import Tracker
 def run(recipe: Recipe, folder: RunFolder) -> None:
     """Make pairs, train, evaluate; then the recipe's variants, each from the same start (recipes/dpo_caption.yaml)."""
     own = any(one.name == "own_samples" and one.weight for one in recipe.negatives)
-    stages = 4 + own + bool(recipe.loss.video_conditional)  # of one system: pairs, reference, training, evaluation
+    # of one system: pairs, reference, training, evaluation
+    stages = 4 + own * (1 + judge_gate.stages(recipe)) + bool(recipe.loss.video_conditional)
     run_systems(recipe, folder, one_system, name="dpo", stages=stages)
 
 
@@ -97,19 +99,26 @@ def make_pairs(
     samples = None
     if any(one.name == "own_samples" and one.weight for one in recipe.negatives):
         samples = own_samples.draw(captioner, found, recipe, question, progress)
+    judge = judges.load(recipe) if samples is not None else None
+    if judge is not None:
+        judge_gate.check(captioner, judge, found, recipe, folder, question, progress)
     progress.stage("making preference pairs")
     if folder.main:
-        note = write_pairs(found, recipe, target, question, samples)
+        note = write_pairs(found, recipe, target, question, samples, judge)
         progress.note(note)
     ranks.wait()
     return target
 
 
 def write_pairs(
-    found: clips.Clips, recipe: Recipe, target: Path, question: str, samples: own_samples.Drawn | None
+    found: clips.Clips,
+    recipe: Recipe,
+    target: Path,
+    question: str,
+    samples: own_samples.Drawn | None,
+    judge: judges.Judge | None,
 ) -> str:
     """Pairs of all labelled clips, and with samples of the others, written as they are made; says how many."""
-    judge = own_samples.judge(recipe)
     is_true = own_samples.truth_test(recipe)
     pool = pairs.event_pool(found.labelled())
     count = Counter()
@@ -123,7 +132,8 @@ def write_pairs(
     records = pairs.labelled_pairs(labelled, recipe, question=question, pool=pool, samples=samples, is_true=is_true)
     if judge is not None and samples is not None:
         unlabelled = counted(found.unlabelled(), "unlabelled")
-        judged = pairs.judged_pairs(unlabelled, recipe, question=question, samples=samples, judge=judge)
+        asked = partial(judge, reader=found.reader)
+        judged = pairs.judged_pairs(unlabelled, recipe, question=question, samples=samples, judge=asked)
         records = itertools.chain(records, judged)
     written = write_records(records, target)
     return f"{written.kept:,} pairs from {count['labelled']:,} labelled and {count['unlabelled']:,} unlabelled clips"

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
+import reward_models
 from data_synth.records import read_records, write_records
 from data_synth.world.captions import PROMPTS
 from reward_models import agreement
 from rlkit import models, reward_losses
-from rlkit.caption import clips, one_row, pairs, rows, trainer, verdict
+from rlkit.caption import clips, judges, one_row, own_samples, pairs, rows, trainer, verdict
 from rlkit.caption.dataset import Examples, training_examples
 from rlkit.evaluate import intervals
 from rlkit.models import Captioner
@@ -36,24 +37,33 @@ Score = Callable[[Captioner, dict[str, torch.Tensor]], torch.Tensor]
 def run(recipe: Recipe, folder: RunFolder) -> None:
     """Make pairs, measure the start by likelihood, train, measure the judge. See recipes/reward_consistency.yaml."""
     quiet()
-    with Progress(folder.path.name, stages=clips.stages(recipe) + 4) as progress:
+    own = any(one.name == "own_samples" and one.weight for one in recipe.negatives)
+    with Progress(folder.path.name, stages=clips.stages(recipe) + 4 + own) as progress:
         found = clips.collect(recipe, folder, progress)
         tracker = open_tracker(recipe.train.report_to, folder, name=folder.path.name, config={}, progress=progress)
         captioner = models.load(recipe.model, seed=recipe.seed)
         yes, no = verdict.tokens(captioner)  # a tokenizer that cannot say yes or no is refused before anything is made
         progress.note(captioner.reason)
-        progress.stage("making preference pairs")
         target, question = folder.path / "pairs", PROMPTS[recipe.data.language]
         pool = pairs.event_pool(found.labelled())
+        samples = None
+        if own:
+            samples = own_samples.draw(captioner, found, recipe, question, progress)
+        progress.stage("making preference pairs")
         if folder.main and not list(target.glob("pairs-*.parquet")):
-            write_records(pairs.labelled_pairs(found.labelled(), recipe, question=question, pool=pool), target)
+            is_true = own_samples.truth_test(recipe)
+            made = pairs.labelled_pairs(
+                found.labelled(), recipe, question=question, pool=pool, samples=samples, is_true=is_true
+            )
+            write_records(made, target)
         ranks.wait()
         records, held_out = read_records(target), HeldOut(found, recipe, pool)
         systems = {"likelihood": summary(measure(captioner, held_out, likelihood, "likelihood", progress))}
         examples = training_examples(captioner, records, found.reader, recipe)
         stage = f"reward: training on {len(records):,} clips with up to {recipe.num_negatives} negatives"
         seconds = trainer.train(captioner, bradley_terry, recipe, examples, folder, tracker, progress, stage=stage)
-        folder.write_json("final/verdict.json", {"yes": yes, "no": no, "question": question})
+        folder.write_json(f"final/{judges.MANIFEST}", {"yes": yes, "no": no, "question": question})
+        folder.write_json(f"final/{reward_models.MANIFEST}", {"reward": "consistency"})
         systems["reward"] = summary(measure(captioner, held_out, verdict.scores, "reward", progress))
         cost = {"train_seconds": {"reward": seconds}, "pairs": len(records), "quarantined": found.quarantined}
         results = {"systems": systems, "cost": cost}
@@ -96,7 +106,7 @@ class HeldOut:
         self.reader, self.size = found.held_out_reader, recipe.evaluate.per_device_eval_batch_size
         self.records: list[dict[str, Any]] = []
         self.kinds: list[list[tuple[str, bool]]] = []
-        operators = [(one, True) for one in recipe.negatives]
+        operators = [(one, True) for one in recipe.negatives if one.name != "own_samples"]
         operators += [(one, False) for one in recipe.evaluate.unseen_negatives]
         for number, row in enumerate(found.held_out):
             wrong, seen = [], []

@@ -1,6 +1,7 @@
 """Pairs: chosen is true or best, rejected is wrong or worse, every rejected answer differs."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -8,13 +9,13 @@ from data_synth.records import pieces, text_of
 from data_synth.world import draw_script, parse
 from data_synth.world.clips import clip_row, events_of
 from reward_models import event_order
-from rlkit.caption import pairs
+from rlkit.caption import judges, pairs
 from rlkit.recipe import PlugIn, Recipe
 
 CLIPS = [clip_row(draw_script(0, i), "train", i, seed=0, noise=None) for i in range(30)]
 OPERATORS = [PlugIn("order_swap"), PlugIn("verbose"), PlugIn("event_replace")]
 RECIPE = Recipe(algorithm="dpo", negatives=OPERATORS, num_negatives=4)
-JUDGE = event_order.load(parse=events_of)
+JUDGE = partial(judges.by_reward(event_order.load(parse=events_of)), reader=None)
 
 
 def answers(record):
@@ -70,7 +71,7 @@ def test_samples_the_judge_cannot_tell_apart_make_no_pair():
 def test_unscored_samples_are_masked_not_counted_as_zero():
     row = CLIPS[0]
     samples = {row["id"]: ["one text.", "another text.", "a third text."]}
-    judge = lambda **_: [None, 0.9, 0.5]  # noqa: E731
+    judge = lambda clips, texts: [[None, 0.9, 0.5]]  # noqa: E731
     (record,) = pairs.judged_pairs([row], RECIPE, question="?", samples=samples, judge=judge)
     assert answers(record) == ("another text.", ["a third text."])
 

@@ -1,0 +1,89 @@
+"""Does a caption tell what its clip shows? A video-language model that `algorithm: reward` trained to say yes or no.
+
+    score = reward_models.load("runs/reward_consistency/final")
+    score(prompts=["Describe the video."], completions=["A red circle spins."], videos=[frames], timestamps=[seconds])
+
+The score is the logit of "Yes" minus that of "No" at the caption's end token; sigmoid(score) is P(yes) among the two
+(VQAScore, https://huggingface.co/papers/2404.01291, with the caption as the answer). Nothing of it is a fresh head: the
+model is an ordinary transformers folder, and verdict.json in it names the question and both tokens. One caption is
+scored at a time here; rlkit scores all captions of a clip in one row, with the same result.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.video_utils import VideoMetadata
+
+CLOCK = 1000.0  # timestamps reach the processor as frame numbers of a 1,000 fps clock: exact to the millisecond
+
+
+def load(device: str = "cpu", *, model: str, dtype: str = "float32") -> Callable[..., list[float | None]]:
+    """The judge in the folder `model`. Raises ValueError for a folder that holds no judge.
+
+    Columns of `score`: `videos`, frames uint8 [T, H, W, 3] or None, and `timestamps`, their times in seconds [T]. A row
+    without a video scores None. Prompts are not read: the judge has one question, which it was trained with.
+    """
+    told = Path(model) / "verdict.json"
+    if not told.is_file():
+        raise ValueError(f"{model}: no verdict.json, so this is no judge; expected the final/ of `algorithm: reward`.")
+    asked = json.loads(told.read_text(encoding="utf-8"))
+    network = AutoModelForImageTextToText.from_pretrained(model, dtype=getattr(torch, dtype)).to(device).eval()
+    processor = AutoProcessor.from_pretrained(model)
+
+    def score(
+        *,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        videos: Sequence[np.ndarray | None],
+        timestamps: Sequence[Sequence[float]],
+        **_: Any,
+    ) -> list[float | None]:
+        return [
+            None if frames is None else _one(network, processor, asked, _text(caption), frames, times)
+            for caption, frames, times in zip(completions, videos, timestamps, strict=True)
+        ]
+
+    return score
+
+
+@torch.no_grad()
+def _one(network, processor, asked: dict[str, Any], caption: str, frames: np.ndarray, times: Sequence[float]) -> float:
+    """Logit of yes minus logit of no after the caption and its end token."""
+    question = [{"type": "video"}, {"type": "text", "text": asked["question"]}]
+    messages = [
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": [{"type": "text", "text": caption}]},
+    ]
+    text = processor.apply_chat_template(messages, tokenize=False)
+    end = processor.tokenizer.eos_token
+    text = text[: text.rindex(end)] + end if end in text else text + end
+    inputs = processor(
+        text=[text],
+        videos=[frames],
+        video_metadata=[_metadata(times)],
+        do_sample_frames=False,  # the frames are the ones to be judged
+        return_tensors="pt",
+    )
+    logits = network(**inputs.to(network.device)).logits[0, -1].float()
+    return float(logits[asked["yes"]] - logits[asked["no"]])
+
+
+def _metadata(times: Sequence[float]) -> VideoMetadata:
+    """Times in seconds as transformers' processors read them."""
+    times = np.asarray(times, dtype=np.float64)
+    spacing = float(np.diff(times).mean()) if len(times) > 1 else 1.0
+    frames = [round(time * CLOCK) for time in times]
+    return VideoMetadata(total_num_frames=len(times) * spacing * CLOCK, fps=CLOCK, frames_indices=frames)
+
+
+def _text(completion: Any) -> str:
+    """A completion as text: a string, or TRL's list of messages."""
+    if isinstance(completion, str):
+        return completion
+    content = completion[-1]["content"]
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)

@@ -1,0 +1,89 @@
+"""Who says which of a model's own captions is best: the world's truth (`world`), the folder of a judge that
+`algorithm: reward` trained, or any reward by name or path."""
+
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import reward_models
+from data_synth.world.clips import events_of
+from reward_models import event_order
+from rlkit import models
+from rlkit.caption import pairs, rows, verdict
+from rlkit.caption.clips import Reader
+from rlkit.errors import RecipeError
+from rlkit.models import Captioner
+from rlkit.recipe import Model, Recipe
+from rlkit.running import ranks
+
+Row = Mapping[str, Any]
+Judge = Callable[[Sequence[Row], Sequence[Sequence[str]], Reader], list[list[float | None]]]
+"""(clips, captions of each, reader of the clips) -> a score for every caption, None where there is none."""
+MANIFEST = "verdict.json"
+"""In the folder of a trained judge of captions: its question and the tokens of its answer."""
+
+
+def load(recipe: Recipe) -> Judge | None:
+    """The judge that `sampling.judge` names; None for none. Raises RecipeError for a name that nothing has."""
+    name = recipe.sampling.judge
+    if name is None:
+        return None
+    if name == "world":
+        return by_reward(event_order.load(parse=events_of))
+    if (Path(name) / MANIFEST).is_file():
+        return trained(Path(name), batch_size=recipe.evaluate.per_device_eval_batch_size)
+    try:
+        return by_reward(reward_models.load(name, device=str(ranks.device())))
+    except (FileNotFoundError, ValueError) as error:
+        raise RecipeError(f"sampling.judge: {error} `world` is the truth of rendered clips") from None
+
+
+def by_reward(score: reward_models.Score) -> Judge:
+    """A reward as a judge; it gets the columns `events` and `video` where the clips have them, and `videos` (frames,
+    uint8 [T, H, W, 3]) where its signature names them."""
+    wants_frames = "videos" in inspect.signature(score).parameters
+
+    def judge(clips: Sequence[Row], texts: Sequence[Sequence[str]], reader: Reader) -> list[list[float | None]]:
+        found = []
+        for row, answers in zip(clips, texts, strict=True):
+            columns = {key: [row[key]] * len(answers) for key in ("events", "video") if key in row}
+            if wants_frames:
+                columns["videos"] = [reader.clip(row["video"], row.get("start"), row.get("end")).frames] * len(answers)
+            found.append(score(prompts=[""] * len(answers), completions=list(answers), **columns))
+        return found
+
+    return judge
+
+
+def trained(folder: Path, *, batch_size: int) -> Judge:
+    """The judge in a folder of `algorithm: reward`: all captions of a clip in one row (rlkit/caption/verdict.py)."""
+    question = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["question"]
+    captioner = models.load(Model(id=str(folder)))
+
+    @torch.no_grad()
+    def judge(clips: Sequence[Row], texts: Sequence[Sequence[str]], reader: Reader) -> list[list[float | None]]:
+        captioner.model.eval()
+        found: list[list[float | None]] = []
+        for start in range(0, len(clips), batch_size):
+            examples = [
+                asked(captioner, row, answers, question, reader)
+                for row, answers in zip(
+                    clips[start : start + batch_size], texts[start : start + batch_size], strict=True
+                )
+            ]
+            scores = verdict.scores(captioner, rows.batch_of(captioner, examples)).tolist()
+            found += [one[: len(example.answers)] for one, example in zip(scores, examples, strict=True)]
+        return found
+
+    return judge
+
+
+def asked(captioner: Captioner, row: Row, answers: Sequence[str], question: str, reader: Reader) -> rows.Example:
+    """A clip with all the captions to be judged as the answers of one row."""
+    rejected = [{"text": text, "kind": "own_sample", "edit": {}, "operator": "own_samples"} for text in answers[1:]]
+    record = pairs.record(row, question, answers[0], rejected, 0, {})
+    return rows.encode(captioner, record, reader.clip(row["video"], row.get("start"), row.get("end")))
