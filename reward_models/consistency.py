@@ -25,8 +25,9 @@ CLOCK = 1000.0  # timestamps reach the processor as frame numbers of a 1,000 fps
 def load(device: str = "cpu", *, model: str, dtype: str = "float32") -> Callable[..., list[float | None]]:
     """The judge in the folder `model`. Raises ValueError for a folder that holds no judge.
 
-    Columns of `score`: `videos`, frames uint8 [T, H, W, 3] or None, and `timestamps`, their times in seconds [T]. A row
-    without a video scores None. Prompts are not read: the judge has one question, which it was trained with.
+    Columns of `score`: `videos`, frames uint8 [T, H, W, 3] or None, and when they are: `timestamps` in seconds [T], or
+    `fps` where they are evenly spaced. A row without a video scores None. Prompts are not read: the judge has one
+    question, which it was trained with. Raises ValueError where neither timestamps nor fps are given.
     """
     told = Path(model) / "verdict.json"
     if not told.is_file():
@@ -40,9 +41,17 @@ def load(device: str = "cpu", *, model: str, dtype: str = "float32") -> Callable
         prompts: Sequence[Any],
         completions: Sequence[Any],
         videos: Sequence[np.ndarray | None],
-        timestamps: Sequence[Sequence[float]],
+        timestamps: Sequence[Sequence[float]] | None = None,
+        fps: Sequence[float] | None = None,
         **_: Any,
     ) -> list[float | None]:
+        if timestamps is None and fps is None:
+            raise ValueError("a judge of clips needs the column timestamps (seconds of each frame) or fps.")
+        if timestamps is None:
+            timestamps = [
+                [] if frames is None else np.arange(len(frames)) / rate
+                for frames, rate in zip(videos, fps, strict=True)
+            ]
         return [
             None if frames is None else _one(network, processor, asked, _text(caption), frames, times)
             for caption, frames, times in zip(completions, videos, timestamps, strict=True)

@@ -32,7 +32,7 @@ data
   audit PAIRS               can chosen and rejected be told apart without the clip?
   review PAIRS              one offline page to judge pairs by eye; gives votes.json
   data VERB                 export, import, votes, rebuild, remove, card, croissant
-  reward VERB               score, serve: reward models on files, and over HTTP
+  reward VERB               check, score, serve: reward models, probed and put to use
 
 rlkit VERB --help has an example for each."""
 

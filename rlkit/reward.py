@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from data_synth.errors import DataError
 from rlkit.errors import ModelError
 
 HELP = """\
+rlkit reward check runs/reward_consistency/final --kind text   can it be trusted? probes, exit code 1 if one fails
 rlkit reward score runs/reward_aesthetic/final images/ --out scores.parquet   a folder of pictures or clips
 rlkit reward score pick_score rows.jsonl --out scores.parquet   rows with prompt, completion, image, video, ..
 rlkit reward score http://judge:8000 rows.parquet --out scores.parquet --option reward=aesthetic   by a server
@@ -46,6 +48,16 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--batch-size", type=int, default=32, help="items read and scored at once")
     score.add_argument("--frames", type=int, default=16, help="frames of a clip, evenly in time")
     score.add_argument("--retry-masked", action="store_true", help="score again what has no score yet")
+    check = verbs.add_parser("check", help="probes of its contract, its evidence, and what it can be hacked with")
+    check.add_argument("model", help="a reward's name, .py file or folder")
+    check.add_argument("--kind", choices=("text", "image", "video"), required=True, help="of the completions it scores")
+    check.add_argument("--data", type=Path, help="items.jsonl or a folder; without it the project renders its own")
+    check.add_argument("--conditional", choices=("auto", "yes", "no"), default="auto", help="must it read the prompt?")
+    check.add_argument("--only", action="append", metavar="PROBE", help="this probe alone; repeatable")
+    check.add_argument("--deadline", type=float, default=300.0, help="seconds one call may take")
+    check.add_argument("--json", action="store_true", help="the report as JSON")
+    check.add_argument("--device", default="cpu")
+    check.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="of the reward; repeatable")
     serve = verbs.add_parser("serve", help="rewards over HTTP")
     serve.add_argument("config", type=Path, help="rewards.yaml")
     serve.add_argument("--host", default="127.0.0.1", help="0.0.0.0 serves other machines, and needs a token")
@@ -89,6 +101,26 @@ def _score(given: argparse.Namespace) -> int:
     return int(found.scored == 0)
 
 
+def _check(given: argparse.Namespace) -> int:
+    """Print the report; 1 where a probe fails."""
+    import reward_models
+    from reward_models import probes
+
+    options, only = _options(given.option), given.only
+    _load(given.model, given.device, options)  # what is wrong with the reward's name is told before any probe
+    conditional = {"auto": "auto", "yes": True, "no": False}[given.conditional]
+    try:
+        items = probes.read_items(given.data, given.kind) if given.data else None
+        load = partial(reward_models.load, given.model, device=given.device, **options)
+        report = probes.check(
+            load, kind=given.kind, items=items, conditional=conditional, deadline_s=given.deadline, only=only
+        )
+    except (ValueError, FileNotFoundError) as error:
+        raise DataError(str(error)) from None
+    print(report.to_json() if given.json else report)
+    return report.exit_code
+
+
 def _serve(given: argparse.Namespace) -> int:
     from reward_models.server import serve
 
@@ -130,4 +162,4 @@ def _load(name: str, device: str, options: dict[str, Any]) -> Any:
         raise ModelError(f"{name}: cannot be loaded ({type(error).__name__}: {error})") from error
 
 
-VERBS = {"score": _score, "serve": _serve}
+VERBS = {"check": _check, "score": _score, "serve": _serve}

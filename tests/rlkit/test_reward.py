@@ -59,6 +59,27 @@ def errors(path="s.parquet"):
     return {row["id"]: row["error"] for row in pq.read_table(path).to_pylist() if row["error"]}
 
 
+def test_check_ends_with_1_where_a_probe_fails(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    head = "def load(device='cpu'):\n    def score(*, prompts, completions, **columns):\n        return "
+    Path("steady.py").write_text(head + "[float(len(set(one.split()))) for one in completions]\n    return score\n")
+    Path("shaky.py").write_text("import random\n" + head + "[random.random() for _ in completions]\n    return score\n")
+    only = [word for name in ("signature", "deterministic", "batch_size") for word in ("--only", name)]
+    assert rlkit("check", "./steady.py", "--kind", "text", *only) == 0
+    assert rlkit("check", "./shaky.py", "--kind", "text", "--json", *only) == 1
+    told = capsys.readouterr().out
+    assert "deterministic" in told and '"fail"' in told
+
+
+def test_check_says_what_is_wrong_before_any_probe(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert rlkit("check", "clip_scor", "--kind", "text") != 0
+    assert "no reward 'clip_scor'" in capsys.readouterr().err
+    Path("own.py").write_text("def load(device='cpu'):\n    return lambda *, prompts, completions, **c: [1.0]\n")
+    assert rlkit("check", "./own.py", "--kind", "text", "--data", "absent.jsonl") != 0
+    assert "absent.jsonl" in capsys.readouterr().err
+
+
 def test_help_imports_nothing_slow():
     code = (
         "import sys\nfrom rlkit.cli import main\ntry:\n    main(['reward', '--help'])\nexcept SystemExit:\n    pass\n"

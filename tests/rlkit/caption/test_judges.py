@@ -47,6 +47,9 @@ def test_one_row_and_the_public_loader_give_the_same_scores(folder, make_clip):
     assert [len(one) for one in ours] == [3, 2, 2]
     np.testing.assert_allclose(ours[0], theirs, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(ours[2], theirs[1:], rtol=1e-4, atol=1e-5)
+    assert score(prompts=["?"], completions=TEXTS[:1], videos=[clip.frames], fps=[4.0]) == theirs[:1]
+    with pytest.raises(ValueError, match="timestamps"):
+        score(prompts=["?"], completions=TEXTS[:1], videos=[clip.frames])
 
 
 def test_a_caption_without_its_video_has_no_score(folder):
