@@ -104,6 +104,9 @@ class Data:
     parquet, a Hugging Face data set (local, or its hub id), and rows of TRL, ms-swift, LLaMA-Factory and 2U1."""
     pairs: Annotated[str | None, OnDisk("file or folder")] = None
     """Parquet file or folder with TRL's preference columns, for `source: pairs`."""
+    log: Annotated[str | None, OnDisk("file")] = None
+    """For `algorithm: feedback`: parquet or JSON lines with a row per showing: `prompt item click`, and as far as known
+    `completion position propensity context conversion conversion_delay time elapsed session`. null simulates one."""
     num_clips: Count = 1000
     """Clips to train on; with `source: folder` at most this many."""
     num_labelled: CountOrZero | None = None
@@ -311,6 +314,41 @@ class PairMaking:
 
 
 @dataclass(frozen=True)
+class Feedback:
+    """For `algorithm: feedback`: how a log of clicks becomes rewards and pairs. `seed` is that of the simulated log."""
+
+    metric: Literal["click", "conversion", "conversion_per_click", "continuation"] = "click"
+    """What an item is worth: clicks or conversions per view at the first place, conversions per click, or the share of
+    viewers who went on after it."""
+    method: Literal["snips", "ips", "clipped", "dr"] = "snips"
+    """How the logging policy's propensities are used. ips needs items that could be shown all along; dr also uses
+    `context`; what is measured per click takes snips."""
+    interval: Literal["wilson", "normal"] = "wilson"
+    """Of each item's value. normal is too short for few clicks."""
+    position: Literal["fitted", "randomised", "off"] = "fitted"
+    """How likely each place is looked at: from items that came to several places, from the propensities, or all
+    alike."""
+    delay: Literal["exponential", "free", "off"] = "exponential"
+    """Of conversions: exponential for all items, any shape (counting those within a window), or none: all have come."""
+    min_ess: Annotated[float, Between(2, 1e9)] = 100.0
+    """Items with a smaller effective sample size get no reward and no pair."""
+    multiplicity: Literal["fdr", "familywise"] = "fdr"
+    """error_rate is the expected share of wrong pairs, or the probability of a single wrong one; the latter makes
+    fewer pairs."""
+    error_rate: Annotated[float, Between(1e-6, 0.5)] = 0.05
+    """How sure pairs must be, over all comparisons of the log together."""
+    guards: dict[str, Literal["higher", "lower"]] = field(default_factory=dict)
+    """Column of the log -> which end is good, for example {reported: lower}: what engages but is worse there makes no
+    pair and its reward is capped."""
+    guard_margin: Amount = 0.05
+    """How much worse counts as as good, in the unit of the guarded column."""
+    session_gap: Amount = 1800.0
+    """Seconds without a further page after which a session is over, for `metric: continuation`."""
+    rename: dict[str, str] = field(default_factory=dict)
+    """Our column -> the log's, for example {propensity: propensity_score}."""
+
+
+@dataclass(frozen=True)
 class System:
     """One row of a comparison."""
 
@@ -369,6 +407,8 @@ class Recipe:
     `dpo_shuffled: {data.shuffle_frames: true}`."""
     pairs: PairMaking = field(default_factory=PairMaking)
     """For `algorithm: pairs`: how captions become preference pairs."""
+    feedback: Feedback = field(default_factory=Feedback)
+    """For `algorithm: feedback`: how a log of clicks becomes rewards and pairs."""
     compare: Compare = field(default_factory=Compare)
     """For `algorithm: compare`: the systems and seeds."""
     evaluate: Evaluate = field(default_factory=Evaluate)
