@@ -87,12 +87,12 @@ def fitted(log: Log) -> Examination:
     shown = np.bincount(key, minlength=cells * count).reshape(cells, count).astype(float)
     clicks = np.bincount(key, log.click, cells * count).reshape(cells, count)
     known = _linked(shown, clicks)
+    _expect_first(np.where(known, 1.0, np.nan))
     informative = (clicks[:, known].sum(1) > 0) & ((shown[:, known] > 0).sum(1) > 1)
     n, c = shown[np.ix_(informative, known)], clicks[np.ix_(informative, known)]
     theta = _multinomial(n, c)
     values = np.full(count, np.nan)
-    values[known] = theta / theta[0]
-    _expect_first(values)
+    values[known] = theta
     share = n * theta / (n @ theta)[:, None]
     total = c.sum(1)
     information = np.diag(share.T @ total) - (share * total[:, None]).T @ share
@@ -101,7 +101,7 @@ def fitted(log: Log) -> Examination:
     spread = np.zeros((cells, int(known.sum())))
     spread[informative] = share
     relevance = np.zeros(cells)
-    relevance[informative] = total / (n @ (theta / theta[0]))
+    relevance[informative] = total / (n @ (theta))
     residual = log.click[rows] - relevance[cell[rows]] * values[place[rows]]
     one_hot = column[place[rows], None] == np.arange(int(known.sum()))
     score = sum_by(log.session[rows], residual[:, None] * (one_hot - spread[cell[rows]]))
@@ -109,7 +109,7 @@ def fitted(log: Log) -> Examination:
     inverse[1:, 1:] = np.linalg.inv(information[1:, 1:]) if len(information) > 1 else 0.0
     covariance = np.zeros((count, count))
     covariance[np.ix_(known, known)] = inverse @ score.T @ score @ inverse
-    return Examination(positions, values, covariance, _misfit(n, c, theta / theta[0]))
+    return Examination(positions, values, covariance, _misfit(n, c, theta))
 
 
 def _cells(log: Log) -> np.ndarray:
@@ -128,8 +128,10 @@ def _linked(shown: np.ndarray, clicks: np.ndarray) -> np.ndarray:
 
 
 def _multinomial(n: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """theta [K] of cells with showings n and clicks c, [cells, K]."""
+    """theta [K], 1 for the first place, of cells with showings n and clicks c, [cells, K]."""
     theta, per_place, total = np.ones(n.shape[1]), c.sum(0), c.sum(1)
+    if len(theta) == 1:
+        return theta
     for _ in range(ROUNDS):
         new = per_place / (n.T @ (total / (n @ theta)))
         new /= new[0]

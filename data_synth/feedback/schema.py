@@ -286,11 +286,11 @@ def _contradictions(texts, numbers: Mapping[str, np.ndarray], rows: int) -> list
             early = (converted == 0) & ~np.isnan(delay)
             problems.append(("conversion_delay", late, lambda i: "found nothing beside a conversion of 1."))
             problems.append(("conversion_delay", early, lambda i: f"found {delay[i]:g} beside a conversion of 0."))
-            elapsed = elapsed_of(numbers)
-            if elapsed is not None:
+            if "elapsed" in numbers:
+                elapsed = numbers["elapsed"]
                 with np.errstate(invalid="ignore"):
-                    beyond = delay > elapsed + 1e-6
-                    say = "{:g} s is later than the end of observation, {:g} s after the showing."
+                    beyond = delay > elapsed
+                say = "{:g} s is later than the end of observation, {:g} s after the showing."
                 problems.append(("conversion_delay", beyond, lambda i: say.format(delay[i], elapsed[i])))
     if "session" in texts and "time" in numbers:
         keys = [codes for codes, _ in texts.values()] + [numbers[n] for n in ("position", "time") if n in numbers]
@@ -304,20 +304,19 @@ def _contradictions(texts, numbers: Mapping[str, np.ndarray], rows: int) -> list
     return problems
 
 
-def elapsed_of(numbers: Mapping[str, np.ndarray]) -> np.ndarray | None:
+def _elapsed(kept: Mapping[str, np.ndarray]) -> np.ndarray | None:
     """Seconds from each showing to the end of observation; None where the log has neither `elapsed` nor `time`."""
-    if "elapsed" in numbers:
-        return numbers["elapsed"]
-    if "time" not in numbers or not np.isfinite(numbers["time"]).any():
-        return None
-    time = numbers["time"]
-    return time[np.isfinite(time)].max() - time
+    if "elapsed" in kept or "time" not in kept:
+        return kept.get("elapsed")
+    end = kept["time"].max()
+    if "conversion_delay" in kept:
+        end = np.fmax.reduce(kept["time"] + kept["conversion_delay"], initial=end)  # NaN: no conversion
+    return end - kept["time"]
 
 
 def _log(path: Path, texts, numbers, good: np.ndarray, rejected, notes, extra: Sequence[str]) -> Log:
     rows = len(good)
     one = np.zeros(rows, np.int64)
-    elapsed = elapsed_of(numbers)
     kept = {name: numbers[name][good] for name in numbers if name in NUMBERS}
     codes = {name: texts[name][0][good] if name in texts else one[good] for name in TEXT}
     if "session" not in texts:
@@ -336,7 +335,7 @@ def _log(path: Path, texts, numbers, good: np.ndarray, rejected, notes, extra: S
         conversion=kept.get("conversion"),
         conversion_delay=kept.get("conversion_delay"),
         time=kept.get("time"),
-        elapsed=None if elapsed is None else elapsed[good],
+        elapsed=_elapsed(kept),
         extra={name: numbers[name][good] for name in extra},
         rejected=rejected,
         notes=notes,
