@@ -113,8 +113,9 @@ def fitted(log: Log) -> Examination:
 
 
 def _cells(log: Log) -> np.ndarray:
-    _, cell = np.unique(np.stack([log.prompt, log.item, log.context], axis=1), axis=0, return_inverse=True)
-    return cell.reshape(-1)
+    """Int[rows]: number of the row's prompt, item and context together."""
+    arm = log.prompt * len(log.items) + log.item
+    return np.unique(arm * (int(log.context.max()) + 1) + log.context, return_inverse=True)[1]
 
 
 def _linked(shown: np.ndarray, clicks: np.ndarray) -> np.ndarray:

@@ -233,8 +233,8 @@ def _conversions(log: Log, options: Options) -> tuple[np.ndarray, np.ndarray]:
     if options.delay == "free":
         model = delays.free(*seen)
     else:
-        _, group = np.unique(np.stack([log.prompt[clicked], log.item[clicked]], 1), axis=0, return_inverse=True)
-        model = delays.exponential(*seen, group.reshape(-1))
+        arm = (log.prompt * len(log.items) + log.item)[clicked]
+        model = delays.exponential(*seen, np.unique(arm, return_inverse=True)[1])
     return delays.rewards(log.conversion, log.conversion_delay, log.elapsed, model)
 
 

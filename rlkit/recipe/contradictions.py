@@ -42,6 +42,11 @@ def contradictions(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "evaluate.split", "dev is a split of the world's clips; of your own, every fifth or fewer are held out"
     if recipe.algorithm == "pairs":
         yield from _of_pair_making(recipe)
+    if recipe.feedback.method != "snips" and recipe.feedback.metric in ("conversion_per_click", "continuation"):
+        yield (
+            "feedback.method",
+            f"{recipe.feedback.metric} is measured per click, a ratio, which takes snips; not {recipe.feedback.method}",
+        )
     if data.num_labelled is not None and data.num_labelled > data.num_clips:
         yield (
             "data.num_labelled",
