@@ -9,7 +9,7 @@ comes within t of what comes within `window` is the product, over delays u > t, 
 at most u, of clicks of age at least u): Lagakos, Barraj and De Gruttola 1988, Nonparametric Analysis of Truncated
 Survival Data (Biometrika), the product-limit estimator in reversed time. It counts conversions within `window`
 seconds, by default the age that a fifth of the conversions' clicks have passed; what comes later than that counts as
-none. Both assume that a conversion's delay depends neither on when the click was nor, for `free`, on the item.
+none. Both assume that a conversion's delay depends neither on the item nor on when the click was.
 
 The reward of a click of age e is conversion / share(e): inverse weighting by the chance of having been seen (Horvitz
 and Thompson 1952). Its mean is the conversion rate, so it goes into IPS, SNIPS and DR as it is. Clicks so young that
@@ -43,8 +43,7 @@ class Delay:
 
 
 def exponential(converted: np.ndarray, delay: np.ndarray, age: np.ndarray, group: np.ndarray | None = None) -> Delay:
-    """Chapelle's model, of clicks: converted 0 or 1, delay in seconds (NaN where none), age in seconds, group
-    Int[rows].
+    """Chapelle's model, of clicks [rows]: converted 0 or 1, delay (NaN where none) and age in seconds, number of a group.
 
     Raises DataError for fewer than MIN_CONVERSIONS conversions.
     """

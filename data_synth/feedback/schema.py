@@ -7,14 +7,12 @@ A row is one showing of one item at one place. Columns (others are not read, exc
     click             0 or 1  needed
     completion        text             the caption or copy itself, for pairs; without it, pairs carry the id
     position          1, 2..           place on the page, 1 the first; without it all rows share one place
-    propensity        (0, 1]           probability with which the system showed this item at this place, knowing
-                      `context`
+    propensity        (0, 1]           probability that the system showed this item at this place, knowing `context`
     context           text             what the system knew of the viewer when it chose (a segment)
     conversion        0 or 1           after a click; needs `time` or `elapsed` where it comes late
     conversion_delay  seconds          from the showing to the conversion; empty where there is none (yet)
-    time              seconds          of the showing: a number or a timestamp
-    elapsed           seconds          from the showing to the end of observation; without it, to the last time of the
-                      log
+    time              seconds          of the showing: a number, a timestamp or, in JSON, ISO 8601 text
+    elapsed           seconds          from the showing to the end of observation; without it, to the log's last event
     session           text             of the viewer; rows of one session are not independent
 
 A column is there for all rows or for none: a row that misses one is a mistake.
@@ -23,6 +21,7 @@ A column is there for all rows or for none: a row that misses one is a mistake.
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from datetime import datetime, timezone
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -189,16 +188,25 @@ def _lines(path: Path, theirs: Mapping[str, str]):
         if given not in there:
             continue
         values = [row.get(given) for row in rows]
+        if name == "time":
+            values = [_seconds(v) if isinstance(v, str) else v for v in values]
         fits = (str, int) if name in TEXT else (int, float)
-        wrong = [
-            v is not None and (not isinstance(v, fits) or (isinstance(v, bool) and name not in ("click", "conversion")))
-            for v in values
-        ]
+        no_bools = name in TEXT or name in ("position", "propensity", "conversion_delay", "time", "elapsed")
+        wrong = [v is not None and (not isinstance(v, fits) or (no_bools and isinstance(v, bool))) for v in values]
         kept = [
             None if w or v is None else str(v) if name in TEXT else float(v) for v, w in zip(values, wrong, strict=True)
         ]
         table[name] = (pa.array(kept, pa.string() if name in TEXT else pa.float64()), np.array(wrong, bool))
     return table, list(there), broken, lambda i: (places[i], rows[i])
+
+
+def _seconds(text: str) -> float | str:
+    """Seconds of ISO 8601 text, UTC where it names no zone; the text itself where it is none."""
+    try:
+        when = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        return text
+    return (when if when.tzinfo else when.replace(tzinfo=timezone.utc)).timestamp()
 
 
 def _is_time(name: str, kind: pa.DataType) -> bool:

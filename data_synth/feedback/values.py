@@ -108,6 +108,8 @@ def measure(log: Log, options: Options, examination: Examination | None = None) 
     """Reward and weight of every row. Raises DataError where the log lacks a column that the metric needs."""
     weight = np.ones(len(log)) if log.propensity is None else 1 / log.propensity
     if options.metric in ("click", "conversion"):
+        if log.propensity is None and options.method != "snips":
+            raise DataError(f"{options.method} needs the column `propensity`; without it only snips means anything.")
         examination = examination or examine(log, options)
         look = examination.of(log.position)
         reward, largest, young = log.click.copy(), np.ones(len(log)), np.zeros(len(log), bool)

@@ -66,7 +66,8 @@ def value(
     written = write_records(made, out / "pairs", overwrite=True)
     table = pairs.reward_table(log, ours, watched)
     write_table(table, out / "rewards.parquet")
-    naive = values.values(replace(log, propensity=None), replace(options, position="off", delay="off", min_ess=0.0))
+    plain = replace(options, method="snips", position="off", delay="off", min_ess=0.0)
+    naive = values.values(replace(log, propensity=None), plain)
     naively = pairs.separate(naive, multiplicity=asked.multiplicity, error_rate=asked.error_rate)
     counts = {
         "rows": len(log) + len(log.rejected),

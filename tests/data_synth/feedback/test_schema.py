@@ -97,6 +97,14 @@ def test_each_mistake_is_named_and_its_row_set_aside(tmp_path, name, change, rea
     assert reason in told["reasons"] and told["row"]["session"] == "s1"
 
 
+def test_json_has_times_as_text_and_flags_as_true_and_false(tmp_path):
+    rows = [row(n, click=True, reported=False) for n in range(2)]
+    rows[0]["time"], rows[1]["time"] = "2026-01-01T00:00:00Z", "2026-01-01T02:01:00+02:00"
+    log = read_log(write(tmp_path, rows), extra=["reported"])
+    assert log.time == pytest.approx([1767225600, 1767225660]) and not log.rejected
+    assert log.click.tolist() == [1, 1] and log.extra["reported"].tolist() == [0, 0]
+
+
 @pytest.mark.parametrize("value", ["yes", [1], {"a": 1}, True])
 def test_values_of_another_type_in_json_lines(tmp_path, value):
     rows = [row(n) for n in range(40)]

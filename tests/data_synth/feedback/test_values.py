@@ -149,6 +149,7 @@ def test_an_item_under_two_prompts_has_two_values():
         (Options(metric="reported"), "was read without the column 'reported'"),
         (Options(metric="continuation", method="ips"), "takes snips, not ips"),
         (Options(position="randomised"), "has no `propensity`"),
+        (Options(method="ips"), "ips needs the column `propensity`"),  # else it would be share shown x click rate
     ],
 )
 def test_what_a_log_does_not_hold_is_an_error(options, said):
