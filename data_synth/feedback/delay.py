@@ -43,7 +43,7 @@ class Delay:
 
 
 def exponential(converted: np.ndarray, delay: np.ndarray, age: np.ndarray, group: np.ndarray | None = None) -> Delay:
-    """Chapelle's model, of clicks [rows]: converted 0 or 1, delay (NaN where none) and age in seconds, number of a group.
+    """Chapelle's model, of clicks [rows]: converted 0 or 1, delay (NaN: none) and age in seconds, number of the group.
 
     Raises DataError for fewer than MIN_CONVERSIONS conversions.
     """

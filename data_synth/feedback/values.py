@@ -147,46 +147,72 @@ def examine(log: Log, options: Options) -> Examination:
 
 def value_items(measured: Measured, options: Options) -> Values:
     """The value of every item from its rows; of `ips`, `clipped` and `dr` over all decisions of its prompt."""
-    log, chunks, matrices, refused, at = measured.log, [], [], [], 0
-    known = measured.examination
-    place = None if known is None else np.searchsorted(known.positions, log.position)
+    log, known, found, matrices = measured.log, measured.examination, [], []
     for rows in rows_of(log):
         items, own = np.unique(log.item[rows], return_inverse=True)
-        predicted = _reward_model(measured, rows, own, len(items)) if options.method == "dr" else None
-        found, moves, gradients = [], [], []
-        for number, item in enumerate(items):
-            used = own == number if options.method == "snips" else np.ones(len(rows), bool)
-            mine = rows[used]
-            weight = np.where(own[used] == number, measured.weight[mine], 0.0)
-            ess, top = effective_sample_size(weight, measured.largest[mine]), float(weight.max())
-            if options.method == "clipped":
-                weight, _ = clip_weights(weight)
-            q = v = 0.0
-            if predicted is not None:
-                v = predicted[number]
-                q = v  # only the item's own rows have a weight
-            value, influence = terms(measured.reward[mine], weight, options.method, q, v)
-            moves.append((log.session[mine], influence / len(mine)))
-            if place is not None:
-                size = weight.sum() if options.method == "snips" else len(mine)
-                pull = np.bincount(place[mine], weight * measured.reward[mine], len(known.positions))
-                gradients.append(-pull / size)
-            refused.append(refusal(ess, options.min_ess, top))
-            plain = measured.raw[rows[own == number]]
-            found.append((log.prompt[rows[0]], item, len(plain), plain.mean(), value, ess))
-        matrix = _covariance(moves, len(items))
-        if gradients:
-            matrix += np.array(gradients) @ np.nan_to_num(known.covariance) @ np.array(gradients).T
-        chunks += found
-        matrices.append((np.arange(at, at + len(items)), matrix))
-        at += len(items)
-    prompt, item, views, raw, value, ess = (np.array(column) for column in zip(*chunks, strict=True))
-    variance = np.concatenate([np.diag(matrix) for _, matrix in matrices])
+        predicted = _reward_model(measured, rows, own, len(items)) if options.method == "dr" else np.zeros(len(items))
+        of_prompt = [_one(measured, options, rows, own == number, predicted[number]) for number in range(len(items))]
+        matrix = _covariance([(one.session, one.moves) for one in of_prompt], len(items))
+        if known is not None:
+            pull = np.array([one.pull for one in of_prompt])
+            matrix += pull @ np.nan_to_num(known.covariance) @ pull.T
+        matrices.append((np.arange(len(found), len(found) + len(items)), matrix))
+        found += of_prompt
+    columns = zip(*((one.prompt, one.item, one.views, one.raw, one.value, one.ess) for one in found), strict=True)
+    prompt, item, views, raw, value, ess = (np.array(column) for column in columns)
+    refused = [one.refused for one in found]
     bad = np.array([reason is not None for reason in refused])
-    value, variance = np.where(bad, np.nan, value), np.where(bad, np.nan, variance)
+    variance = np.where(bad, np.nan, np.concatenate([np.diag(matrix) for _, matrix in matrices]))
+    value = np.where(bad, np.nan, value)
     kind = "normal" if options.interval == "normal" or not _share(measured) else "wilson"
     low, high = between(value, variance, ess, kind=kind)
     return Values(prompt, item, views, raw, value, low, high, variance, ess, refused, kind, matrices)
+
+
+@dataclass(frozen=True)
+class _Item:
+    """One item under one prompt; its value moves by `moves` with the rows of `session`, and by `pull` [K] with the log
+    of the examination of each place."""
+
+    prompt: int
+    item: int
+    views: int
+    raw: float
+    value: float
+    ess: float
+    refused: str | None
+    session: np.ndarray
+    moves: np.ndarray
+    pull: np.ndarray | None
+
+
+def _one(measured: Measured, options: Options, rows: np.ndarray, own: np.ndarray, predicted) -> _Item:
+    """The item whose rows among those of the prompt are `own`; predicted: its reward for the viewers of each row."""
+    mine = rows[own]
+    used = mine if options.method == "snips" else rows
+    weight = np.where(True if options.method == "snips" else own, measured.weight[used], 0.0)
+    reward, largest = measured.reward[used], measured.largest[used]
+    ess, top = effective_sample_size(weight, largest), float(weight.max())
+    if options.method == "clipped":
+        weight, _ = clip_weights(weight)
+    value, influence = terms(reward, weight, options.method, predicted, predicted)
+    pull = None
+    if measured.examination is not None:
+        place = np.searchsorted(measured.examination.positions, measured.log.position[used])
+        size = weight.sum() if options.method == "snips" else len(used)
+        pull = -np.bincount(place, weight * reward, len(measured.examination.positions)) / size
+    return _Item(
+        prompt=measured.log.prompt[rows[0]],
+        item=measured.log.item[mine[0]],
+        views=len(mine),
+        raw=float(measured.raw[mine].mean()),
+        value=value,
+        ess=ess,
+        refused=refusal(ess, options.min_ess, top),
+        session=measured.log.session[used],
+        moves=influence / len(used),
+        pull=pull,
+    )
 
 
 def _share(measured: Measured) -> bool:
