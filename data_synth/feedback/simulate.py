@@ -79,6 +79,8 @@ class Simulation:
     conversion_rate: np.ndarray
     """P(conversion | click)."""
     bait: np.ndarray
+    label: np.ndarray
+    """Number in the item's text; says nothing of its quality, as `item` does."""
     inverted: np.ndarray
     """Bool[prompts, items / 2]: pairs (2 j better, 2 j + 1 worse) whose worse item was favoured."""
 
@@ -86,23 +88,26 @@ class Simulation:
         """(prompt, better item, worse item) of every planted inversion."""
         return [(int(p), int(2 * j), int(2 * j + 1)) for p, j in np.argwhere(self.inverted)]
 
+    def names(self) -> dict[str, list[str]]:
+        """The texts of prompts, items (all of prompt 0 first) and completions."""
+        prompts, items = range(self.world.prompts), range(self.world.items)
+        return {
+            "prompt": [f"Write a line about topic {p}." for p in prompts],
+            "item": [f"item {p}-{i}" for p in prompts for i in items],
+            "completion": [f"Copy {self.label[p, i]} for topic {p}." for p in prompts for i in items],
+        }
+
     def table(self) -> pa.Table:
         """The log as a user would have it."""
-        names = np.array([f"item {p}-{i}" for p in range(self.world.prompts) for i in range(self.world.items)])
         number = self.prompt * self.world.items + self.item
-        completions = np.array(
-            [f"Copy {i} for topic {p}." for p in range(self.world.prompts) for i in range(self.world.items)]
-        )
-        topics = np.array([f"Write a line about topic {p}." for p in range(self.world.prompts)])
-        kinds = np.array([f"viewers {x}" for x in range(len(self.world.eager))])
+        codes = {"prompt": self.prompt, "item": number, "completion": number, "context": self.context}
+        names = self.names() | {"context": [f"viewers {x}" for x in range(len(self.world.eager))]}
         texts = {
-            "prompt": pa.DictionaryArray.from_arrays(self.prompt.astype(np.int32), topics),
-            "item": pa.DictionaryArray.from_arrays(number.astype(np.int32), names),
-            "completion": pa.DictionaryArray.from_arrays(number.astype(np.int32), completions),
-            "context": pa.DictionaryArray.from_arrays(self.context.astype(np.int32), kinds),
-            "session": pa.array([f"s{s}" for s in self.session]),
+            name: pa.DictionaryArray.from_arrays(pa.array(rows, pa.int32()), names[name])
+            for name, rows in codes.items()
         }
         numbers = {
+            "session": pa.array([f"s{s}" for s in self.session]),
             "position": self.position,
             "propensity": self.propensity,
             "click": self.click.astype(np.int8),
@@ -114,14 +119,13 @@ class Simulation:
 
     def log(self) -> Log:
         """The same, without a file in between."""
-        size = self.world.items
-        items = [f"item {p}-{i}" for p in range(self.world.prompts) for i in range(size)]
+        names = self.names()
         return Log(
-            prompts=[f"Write a line about topic {p}." for p in range(self.world.prompts)],
-            items=items,
-            completions=[f"Copy {i} for topic {p}." for p in range(self.world.prompts) for i in range(size)],
+            prompts=names["prompt"],
+            items=names["item"],
+            completions=names["completion"],
             prompt=self.prompt,
-            item=self.prompt * size + self.item,
+            item=self.prompt * self.world.items + self.item,
             click=self.click,
             position=self.position,
             context=self.context,
@@ -160,7 +164,8 @@ def simulate(world: World, seed: int = 0) -> Simulation:
         kept = np.where(click, hold[prompt[:, None], shown], 0).sum(1) / np.maximum(clicks, 1)
         chance = np.where((clicks > 0) & (world.stay < 1), kept, world.stay)
         sessions = sessions[rng.random(len(sessions)) < chance]
-    return _rows(world, rng, pages, context, quality, conversion_rate, report, marginal, bait, inverted)
+    label = np.random.default_rng([seed, 1]).permuted(np.tile(np.arange(world.items), (world.prompts, 1)), axis=1)
+    return _rows(world, rng, pages, context, quality, conversion_rate, report, marginal, bait, label, inverted)
 
 
 def _plant(world: World, rng: np.random.Generator):
@@ -199,7 +204,7 @@ def _policy(world: World, score: np.ndarray):
     return orders, chances, marginal
 
 
-def _rows(world, rng, pages, context, quality, conversion_rate, report, marginal, bait, inverted) -> Simulation:
+def _rows(world, rng, pages, context, quality, conversion_rate, report, marginal, bait, label, inverted) -> Simulation:
     places = len(world.examination)
     session = np.concatenate([np.repeat(sessions, places) for sessions, *_ in pages])
     prompt = np.concatenate([np.repeat(prompt, places) for _, prompt, *_ in pages])
@@ -235,5 +240,6 @@ def _rows(world, rng, pages, context, quality, conversion_rate, report, marginal
         value=quality * (np.mean(world.eager) if world.stay == 1 else eager[:, None]),
         conversion_rate=conversion_rate,
         bait=bait,
+        label=label,
         inverted=inverted,
     )
