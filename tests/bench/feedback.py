@@ -24,6 +24,9 @@ from data_synth.feedback.simulate import Simulation, World, simulate
 from data_synth.feedback.values import Options, Values, measure, value_items, values
 
 SMALL = World(prompts=1, sessions=3_000, rounds=2, stay=1.0, bait=0.0, conversion=(0.3, 0.6))
+HEAVY = replace(SMALL, prompts=2, items=4)
+"""Every item is on every page, so that the policy's favourites hardly ever leave the top: heavy weights, few effective
+rows."""
 NAIVE = Options(position="off", delay="off", min_ess=0)
 
 
@@ -33,7 +36,17 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=1_000, help="logs for coverage")
     parser.add_argument("--logs", type=int, default=20, help="logs for inversions")
     options = parser.parse_args()
-    cases = [*inversions(options.logs), *coverage(options.repetitions), *open_bandit()]
+    asked = {f"click, {method}": Options(method=method) for method in ("snips", "ips", "clipped", "dr")}
+    asked["click, snips, normal"] = Options(interval="normal")
+    heavy = {f"{name}, heavy weights": asked[name] for name in ("click, snips", "click, dr", "click, snips, normal")}
+    asked["conversion, snips"] = Options(metric="conversion")
+    asked["conversion per click, snips"] = Options(metric="conversion_per_click")
+    cases = [
+        *inversions(options.logs),
+        *coverage(SMALL, asked, options.repetitions),
+        *coverage(HEAVY, heavy, options.repetitions),
+        *open_bandit(),
+    ]
     for case in cases:
         print("  ".join(f"{name} {value}" for name, value in case.items()))
     print(json.dumps({"bench": "feedback", "cases": cases}))
@@ -80,16 +93,12 @@ def against(made: Simulation, found: Values, compared: pairs.Compared) -> tuple[
     )
 
 
-def coverage(repetitions: int) -> Iterator[dict[str, Any]]:
-    """One case per method, interval and metric; `refused` entries have no interval and do not count."""
+def coverage(world: World, asked: dict[str, Options], repetitions: int) -> Iterator[dict[str, Any]]:
+    """One case per way of valuing; `refused` entries have no interval and do not count."""
     held: dict[str, list[np.ndarray]] = {}
-    asked = {f"click, {method}": Options(method=method) for method in ("snips", "ips", "clipped", "dr")}
-    asked["click, snips, normal"] = Options(interval="normal")
-    asked["conversion, snips"] = Options(metric="conversion")
-    asked["conversion per click, snips"] = Options(metric="conversion_per_click")
     start = time.perf_counter()
     for seed in range(repetitions):
-        made = simulate(SMALL, 1_000_000 + seed)
+        made = simulate(world, 1_000_000 + seed)
         log, shared = made.log(), None
         truths = {"click": made.value, "conversion": made.value * made.conversion_rate}
         truths["conversion_per_click"] = made.conversion_rate
@@ -97,7 +106,7 @@ def coverage(repetitions: int) -> Iterator[dict[str, Any]]:
             measured = measure(log, options, shared)
             shared = shared or measured.examination
             found = value_items(measured, options)
-            truth = truths[options.metric][found.prompt, found.item % SMALL.items]
+            truth = truths[options.metric][found.prompt, found.item % world.items]
             told = np.where(np.isnan(found.value), np.nan, (found.low <= truth) & (truth <= found.high))
             held.setdefault(name, []).append(told)
             if name == "click, snips":
