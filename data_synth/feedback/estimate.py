@@ -7,11 +7,9 @@ over its propensity; 0 where that policy would choose something else. `reward`: 
 
     ips      mean(w r)                         Horvitz and Thompson 1952
     snips    sum(w r) / sum(w)                 Swaminathan and Joachims 2015, The Self-Normalized Estimator
-    clipped  mean(min(w, M) r)                 Ionides 2008, Truncated Importance Sampling: M = mean(w) sqrt(n); biased
-             low
-    dr       mean(v + w (r - q))               Dudik et al. 2011, Doubly Robust Policy Evaluation and Learning; q
-             predicts
-                                               the reward of the logged choice, v that of the policy asked about
+    clipped  mean(min(w, M) r)                 Ionides 2008, Truncated Importance Sampling: M = mean(w) sqrt(n); too low
+    dr       mean(v + w (r - q))               Dudik et al. 2011, Doubly Robust Policy Evaluation and Learning:
+                                               q predicts the reward of the logged choice, v the policy's
 
 Intervals (95 % unless said otherwise):
     normal     value +- z se; se from influence values summed by group (a session), so that rows of one are not taken
@@ -44,9 +42,7 @@ RESAMPLES = 1_000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its interval. Where `refused` gives a reason, value and interval are NaN; the sizes still tell
-    why.
-    """
+    """A value with its interval. Where `refused` gives a reason, value and interval are NaN; the sizes tell why."""
 
     value: float
     low: float

@@ -93,23 +93,25 @@ def fitted(log: Log) -> Examination:
     theta = _multinomial(n, c)
     values = np.full(count, np.nan)
     values[known] = theta
-    share = n * theta / (n @ theta)[:, None]
-    total = c.sum(1)
-    information = np.diag(share.T @ total) - (share * total[:, None]).T @ share
-    rows = informative[cell] & known[place]
-    column = np.cumsum(known) - 1
-    spread = np.zeros((cells, int(known.sum())))
-    spread[informative] = share
-    relevance = np.zeros(cells)
-    relevance[informative] = total / (n @ (theta))
-    residual = log.click[rows] - relevance[cell[rows]] * values[place[rows]]
-    one_hot = column[place[rows], None] == np.arange(int(known.sum()))
-    score = sum_by(log.session[rows], residual[:, None] * (one_hot - spread[cell[rows]]))
-    inverse = np.zeros_like(information)
-    inverse[1:, 1:] = np.linalg.inv(information[1:, 1:]) if len(information) > 1 else 0.0
     covariance = np.zeros((count, count))
-    covariance[np.ix_(known, known)] = inverse @ score.T @ score @ inverse
+    rows = informative[cell] & known[place]
+    within, column = (np.cumsum(kept) - 1 for kept in (informative, known))
+    covariance[np.ix_(known, known)] = _sandwich(n, c, theta, log.take(rows), within[cell[rows]], column[place[rows]])
     return Examination(positions, values, covariance, _misfit(n, c, theta))
+
+
+def _sandwich(n: np.ndarray, c: np.ndarray, theta: np.ndarray, log: Log, cell, place) -> np.ndarray:
+    """Float[K, K]: covariance of log(theta) from the scores of whole sessions; cell and place are of each row."""
+    share, total = n * theta / (n @ theta)[:, None], c.sum(1)
+    information = np.diag(share.T @ total) - (share * total[:, None]).T @ share
+    inverse = np.zeros_like(information)
+    if len(theta) > 1:
+        inverse[1:, 1:] = np.linalg.inv(information[1:, 1:])
+    relevance = total / (n @ theta)
+    residual = log.click - relevance[cell] * theta[place]
+    one_hot = place[:, None] == np.arange(len(theta))
+    score = sum_by(log.session, residual[:, None] * (one_hot - share[cell]))
+    return inverse @ score.T @ score @ inverse
 
 
 def _cells(log: Log) -> np.ndarray:
