@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reward_models.checkpoint import CheckpointError, dtype_of, fetch, load_strictly, read, tokenizer_of
+from reward_models.checkpoint import CheckpointError, dtype_of, fetch, load_strictly, read, refuse, tokenizer_of
 from reward_models.clip_pairs import reward
 from reward_models.pixels import Square
 
@@ -93,7 +93,7 @@ def _as_transformers_splits(state: Mapping[str, Tensor], source: str) -> dict[st
             parts = zip("qkv", tensor.chunk(3), strict=True)
             found |= {name.replace("in_proj_", f"{part}."): value.clone() for part, value in parts}
         else:
-            found[name] = tensor.T.contiguous() if name in ("visual.proj", "text_projection") else tensor
+            found[name] = tensor.mT.contiguous() if name in ("visual.proj", "text_projection") else tensor
     return found
 
 
@@ -110,9 +110,7 @@ def _config(state: Mapping[str, Tensor], source: str) -> Any:
         "visual.transformer.resblocks.0.mlp.c_fc.weight",
         "transformer.resblocks.0.mlp.c_fc.weight",
     )
-    absent = [name for name in needed if name not in state]
-    if absent:
-        raise CheckpointError(f"{source} is not an OpenCLIP ViT: no {', '.join(absent)}.")
+    refuse(source, [name for name in needed if name not in state], [])
     width, _, patch, _ = state["visual.conv1.weight"].shape
     side = round((len(state["visual.positional_embedding"]) - 1) ** 0.5) * patch
     vocabulary, text_width = state["token_embedding.weight"].shape

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from reward_models.checkpoint import CheckpointError, dtype_of, fetch, load_strictly, read, tokenizer_of
+from reward_models.checkpoint import dtype_of, fetch, load_strictly, read, refuse, tokenizer_of
 from reward_models.clip_pairs import Scores, same_length
 from reward_models.inputs import mean_over_frames, rows, tokens
 from reward_models.pixels import Pixels, Square
@@ -130,8 +130,7 @@ def _configs(state: Mapping[str, Tensor], source: str) -> tuple[Any, Any]:
     from transformers import BlipTextConfig, BlipVisionConfig
 
     def shape(name: str) -> torch.Size:
-        if name not in state:
-            raise CheckpointError(f"{source} is not ImageReward's state dict: no {name}.")
+        refuse(source, [] if name in state else [name], [])
         return state[name].shape
 
     def blocks(prefix: str) -> int:

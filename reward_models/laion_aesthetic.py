@@ -79,7 +79,7 @@ def load(
     told = VERSIONS[version]
     if not Path(model).is_file() and not file:
         raise CheckpointError(
-            f"{model} is not a file; name the head's file in it with file=. {version} is {told.home}."
+            f"{model} is not a file; say with file= which of its files is the head. {version} is {told.home}."
         )
     path = fetch(model, file, revision)
     network, square = _encoder(version, encoder or told.encoder, device, dtype)

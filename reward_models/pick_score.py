@@ -5,8 +5,8 @@
 
 As in https://github.com/yuvalkirstain/PickScore before its softmax over the pictures of one prompt, so that a picture's
 score does not depend on the others. The logit scale belongs to the score (without it everything shrinks by some 100),
-and a file without it is refused, where transformers would put its starting value, e^2.66, in its place. Differences of
-two scores are log-odds that people pick the first. Deviation: a video scores the mean over its frames.
+and a file without it is refused, where transformers (5.23) leaves in its place what the memory held. Differences of two
+scores are log-odds that people pick the first. Deviation: a video scores the mean over its frames.
 """
 
 from collections.abc import Callable
