@@ -97,20 +97,29 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def read_folder(model: str | Path, revision: str | None = None) -> dict[str, Tensor]:
-    """All tensors of an ordinary Hugging Face folder or hub id: one model.safetensors, or its shards by the index."""
-    try:
-        index = fetch(model, "model.safetensors.index.json", revision)
-    except CheckpointError:
-        return read(fetch(model, "model.safetensors", revision))
-    shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    return {name: tensor for shard in shards for name, tensor in read(fetch(model, shard, revision)).items()}
+    """All tensors of an ordinary Hugging Face folder or hub id: one file, or its shards by their index.
+
+    model.safetensors before pytorch_model.bin. Raises CheckpointError.
+    """
+    for file in ("model.safetensors", "pytorch_model.bin"):
+        try:
+            index = fetch(model, f"{file}.index.json", revision)
+        except CheckpointError:
+            try:
+                return read(fetch(model, file, revision))
+            except CheckpointError:
+                continue
+        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        return {name: tensor for shard in shards for name, tensor in read(fetch(model, shard, revision)).items()}
+    return read(fetch(model, "model.safetensors", revision))  # the error that names what is expected first
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], *, source: str, rules: Rules = ()) -> None:
     """Fill every parameter and persistent buffer of `module` from `state`, and use every tensor of it.
 
     The first rule whose pattern matches the whole name renames it (None: left out); a name without a rule stays.
-    Raises CheckpointError with all that is missing, unexpected, of another shape, or given twice.
+    Raises CheckpointError with all that is missing, unexpected, of another shape, or given twice, and where tensors
+    that differ in the file are tied in the module, so that the second would overwrite the first.
     """
     wanted, found, named, unexpected, shapes = module.state_dict(), {}, set(), [], []
     for name, tensor in state.items():
@@ -127,6 +136,11 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], *, source: str
             found[new] = tensor
         named.add(new)
     refuse(source, [name for name in wanted if name not in named], unexpected, shapes)
+    places: dict[int, str] = {}
+    for name, tensor in wanted.items():
+        first = places.setdefault(tensor.data_ptr(), name) if tensor.numel() else name
+        if first != name and not torch.equal(found[first], found[name]):
+            raise CheckpointError(f"{source}: {first} and {name} differ, and are one tensor in this model.")
     module.load_state_dict(found)
 
 

@@ -29,7 +29,7 @@ FILES = {
 }
 
 
-@pytest.fixture(scope="session", params=IMAGE_REWARDS)
+@pytest.fixture(scope="session", params=HEADS)
 def checkpoint(request, tmp_path_factory):
     """(name, options, path of the file with the head, its tensors)."""
     folder = tmp_path_factory.mktemp("strict") / request.param

@@ -15,9 +15,10 @@ from tests.reward_models.tiny_checkpoints import IMAGE_REWARDS, MODULES, PROMPTS
 BLIND = ("laion_v2", "laion_v2_5")
 
 # Printed by the original code on these very checkpoints, prompts and pictures: OpenCLIP as in hpsv2 1.2.0 (on torch
-# 2.14), image-reward 1.5, simple-aesthetics-predictor 0.1.2, aesthetic-predictor-v2-5 2024.12.18.1 and the script of
-# PickScore's README (all on transformers 4.45.2).
+# 2.14); t2v_metrics 3.0, image-reward 1.5, simple-aesthetics-predictor 0.1.2, aesthetic-predictor-v2-5 2024.12.18.1
+# and the script of PickScore's README (on transformers 4.45.2).
 ORIGINALS = {
+    "clip_flant5": [0.001718, 0.006024, 0.004488, 0.006141],
     "hps_v2": [-0.27352, -0.34713, -0.17648, -0.41706],
     "image_reward": [-0.78279, -1.0753, -1.19903, -0.08245],
     "laion_v2": [0.62532, 0.52012, 0.57809, 0.56089],
@@ -55,7 +56,7 @@ def plain(known):
 def test_scores_as_the_original_code_does(known, plain):
     if known.name not in ORIGINALS:
         pytest.skip("its original is OpenAI's clip package; test_clip_score compares with transformers")
-    assert plain == pytest.approx(ORIGINALS[known.name], abs=2e-5)
+    assert plain == pytest.approx(ORIGINALS[known.name], abs=2e-5 if known.name != "clip_flant5" else 1e-6)
 
 
 def test_the_batch_a_row_is_in_does_not_change_its_score(known, plain):
@@ -83,7 +84,7 @@ def test_the_prompt_matters_unless_the_reward_is_blind(known, plain):
     if known.name in BLIND:
         assert other == pytest.approx(plain, abs=1e-5)
     elif known.name != "clip_score":  # which clips at 0
-        assert all(abs(a - b) > 1e-3 for a, b in zip(other, plain, strict=True))
+        assert all(abs(a - b) > 1e-3 * np.ptp(plain) for a, b in zip(other, plain, strict=True))
 
 
 def test_roles_cannot_change_places(known):
@@ -148,7 +149,7 @@ def test_half_precision_stays_near_full(known, plain):
 
 
 def test_a_prompt_beyond_the_limit_is_cut_and_said_so(known):
-    if known.name in BLIND:
+    if known.name in (*BLIND, "clip_flant5"):  # T5's positions are relative
         return
     limit, letters = (35, 33) if known.name == "image_reward" else (77, 75)
     prefix = len("A photo depicts ".replace(" ", "")) if known.name == "clip_score" else 0

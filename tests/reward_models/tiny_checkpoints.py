@@ -5,6 +5,7 @@ of different pictures and texts differ well above rounding.
 """
 
 import json
+import re
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from tokenizers import pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import (
     BertTokenizer,
     CLIPConfig,
     CLIPModel,
     CLIPTokenizer,
+    PreTrainedTokenizerFast,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
     Qwen2VLImageProcessor,
@@ -26,9 +28,13 @@ from transformers import (
     Qwen2VLVideoProcessor,
     SiglipConfig,
     SiglipModel,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
+from reward_models.clip_flant5 import AFTER, BEFORE
 from reward_models.video_reward_prompt import TEMPLATE
+from reward_models.vqa_score import QUESTION
 from rlkit.models import tiny
 
 PROMPTS = ["a red ball on a table", "two dogs run in the snow", "", "an old boat at night, oil on canvas"]
@@ -211,6 +217,49 @@ def image_reward(folder: Path) -> dict[str, Any]:
     return {"model": str(folder), "tokenizer": str(folder)}
 
 
+def clip_flant5(folder: Path, *, own_tower: bool = True) -> dict[str, Any]:
+    """The original's names in shards of pytorch_model.bin; its tokenizer has fewer tokens than the model embeddings."""
+    words = sorted({word for text in (BEFORE, AFTER, QUESTION, *PROMPTS) for word in re.findall(r"\w+|[^\w\s]", text)})
+    names = ["<pad>", "</s>", "<unk>", "Yes", *words]
+    backend = Tokenizer(models.WordLevel({name: index for index, name in enumerate(names)}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    special = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    PreTrainedTokenizerFast(tokenizer_object=backend, **special).save_pretrained(folder)
+    hf_clip(folder / "tower", hidden_act="quick_gelu")
+    language = T5Config(
+        vocab_size=len(names) + 28, d_model=32, d_kv=16, d_ff=64, num_layers=2, num_decoder_layers=2, num_heads=2,
+        feed_forward_proj="gated-gelu", tie_word_embeddings=False, decoder_start_token_id=0,
+    )  # fmt: skip
+    model = T5ForConditionalGeneration(language)
+    state = dict(model.state_dict())
+    state["lm_head.weight"] = torch.empty(len(names) + 28, 32)  # FlanT5's is not its embedding
+    fill(state, 11)
+    fill({"lm_head.weight": state["lm_head.weight"]}, 13, scale=1.2)
+    state["embed_tokens.weight"] = state["shared.weight"]
+    for index, given in ((0, 32), (2, 32)):
+        state |= {f"mm_projector.{index}.weight": torch.empty(32, given), f"mm_projector.{index}.bias": torch.empty(32)}
+    fill({name: tensor for name, tensor in state.items() if name.startswith("mm_")}, 12)
+    if own_tower:
+        tower = CLIPModel.from_pretrained(folder / "tower").vision_model.state_dict()
+        state |= {f"vision_tower.vision_tower.vision_model.{name}": tensor for name, tensor in tower.items()}
+    config = language.to_dict() | {
+        "model_type": "clip_t5",
+        "tie_word_embeddings": False,
+        "mm_vision_tower": str(folder / "tower"),
+        "mm_hidden_size": 32,
+        "mm_vision_select_layer": -2,
+        "mm_vision_select_feature": "patch",
+        "mm_projector_type": "mlp2x_gelu",
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    where = {name: f"pytorch_model-{1 + index % 2}.bin" for index, name in enumerate(state)}
+    for shard in sorted(set(where.values())):
+        torch.save({name: state[name] for name in state if where[name] == shard}, folder / shard)
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": where}))
+    return {"model": str(folder), "tokenizer": str(folder), "dtype": "float32"}
+
+
 CHAT_TEMPLATE = tiny.CHAT_TEMPLATE.replace("IMAGE", tiny.PLACEHOLDERS["qwen2_5_vl"][0]).replace(
     "VIDEO", tiny.PLACEHOLDERS["qwen2_5_vl"][1]
 )
@@ -368,6 +417,7 @@ IMAGE_REWARDS = {
     "laion_v2": laion_v2,
     "laion_v2_5": laion_v2_5,
     "image_reward": image_reward,
+    "clip_flant5": clip_flant5,
 }
 """Name -> builder, of the rewards that score pictures one by one."""
 
