@@ -136,9 +136,9 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], *, source: str
             found[new] = tensor
         named.add(new)
     refuse(source, [name for name in wanted if name not in named], unexpected, shapes)
-    places: dict[int, str] = {}
-    for name, tensor in wanted.items():
-        first = places.setdefault(tensor.data_ptr(), name) if tensor.numel() else name
+    places: dict[nn.Parameter, str] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        first = places.setdefault(parameter, name)
         if first != name and not torch.equal(found[first], found[name]):
             raise CheckpointError(f"{source}: {first} and {name} differ, and are one tensor in this model.")
     module.load_state_dict(found)

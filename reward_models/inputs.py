@@ -117,7 +117,7 @@ def tokens(tokenizer: Any, texts: Sequence[str], limit: int, *, pad_to_limit: bo
         warnings.warn(
             f"{cut} of {len(texts)} prompts are longer than {limit} tokens (the longest has {max(lengths)}); what "
             "stands beyond is not read, so it cannot change the score.",
-            stacklevel=4,
+            stacklevel=6,
         )
     return tokenizer(
         list(texts),

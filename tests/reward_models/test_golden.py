@@ -19,7 +19,7 @@ def clip(tmp_path_factory):
 
 
 def test_every_file_says_where_its_numbers_come_from():
-    assert len(golden.names()) == 8
+    assert len(golden.names()) == 9
     for name in golden.names():
         vectors = json.loads((golden.VECTORS / f"{name}.json").read_text())
         assert vectors.keys() == {"reward", "options", "revision", "files", "cases"}

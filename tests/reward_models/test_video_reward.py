@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import Qwen2VLForConditionalGeneration, Qwen2VLProcessor
+from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLProcessor
 
 import reward_models
 from reward_models.checkpoint import CheckpointError
 from reward_models.qwen_frames import frame_indices, frame_indices_of, patchify, resized, size
+from reward_models.video_reward import VideoReward
 from reward_models.video_reward_files import merged
 from reward_models.video_reward_prompt import TEMPLATE, TOKENS
 from tests.reward_models import tiny_checkpoints
@@ -322,3 +323,19 @@ def test_the_base_is_not_needed_for_its_weights_when_the_file_is_whole(folder, a
         folder, "model_config.json", lambda told: told["model_config"].update(model_name_or_path=str(folder / "base"))
     )
     assert load(folder)(**asked) == pytest.approx(OVERALL, abs=1e-4)
+
+
+def test_the_published_size_has_the_published_tensors():
+    """Qwen2-VL-2B by its config, without memory: its 2,208,985,600 parameters but for the embeddings that resizing cut,
+    and of the 1,123 tensors that others report for checkpoint-11352/model.pth all but LoRA and the language head."""
+    text = {
+        "vocab_size": 151660, "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28,
+        "num_attention_heads": 12, "num_key_value_heads": 2, "rms_norm_eps": 1e-6,
+        "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]}, "rope_theta": 1e6,
+    }  # fmt: skip
+    config = Qwen2VLConfig(text_config=text, vision_config={"depth": 32, "embed_dim": 1280, "hidden_size": 1536})
+    with torch.device("meta"):
+        network = VideoReward(config, 1, [151657, 151658, 151659])
+    lora = 28 * 7 * 2  # two matrices beside each linear layer of the language model
+    assert len(network.state_dict()) == 1123 - lora - 1
+    assert sum(one.numel() for one in network.parameters()) == 2_208_985_600 - (151936 - 151660) * 1536 + 1536
