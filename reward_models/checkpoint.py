@@ -160,7 +160,7 @@ def pretrained(
             model, revision=revision, dtype=dtype_of(dtype), output_loading_info=True, ignore_mismatched_sizes=True
         )
     except OSError as error:
-        raise CheckpointError(f"{model} cannot be loaded: {_first_line(error)}") from error
+        raise CheckpointError(_unreachable(str(model), error)) from error
     finally:
         logging.set_verbosity(verbosity)
     leftovers = [name for name in told["unexpected_keys"] if not any(re.fullmatch(one, name) for one in ignore)]
@@ -217,7 +217,14 @@ def _loaded(kind: Any, model: str | Path, revision: str | None) -> Any:
     try:
         return kind.from_pretrained(model, revision=revision)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{kind.__name__} of {model} cannot be loaded: {_first_line(error)}") from error
+        raise CheckpointError(_unreachable(f"{kind.__name__} of {model}", error)) from error
+
+
+def _unreachable(what: str, error: Exception) -> str:
+    return (
+        f"{what} cannot be loaded: {_first_line(error)} Without a network, download it elsewhere (`hf download`) and "
+        "pass its folder."
+    )
 
 
 def _first_line(error: Exception) -> str:

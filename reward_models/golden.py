@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from reward_models.checkpoint import CheckpointError
+
 VECTORS = Path(__file__).parent / "golden_vectors"
 RECORDED_TOLERANCE = 2e-3
 """Relative to max(1, |score|), of a recorded case: other libraries and cards, the same dtype."""
@@ -123,7 +125,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     told = parser.parse_args(arguments)
     options = dict(_option(one) for one in told.option) | ({"model": told.model} if told.model else {})
     vectors = json.loads((told.against or VECTORS / f"{told.name}.json").read_text(encoding="utf-8"))
-    verdicts = check(vectors, device=told.device, files=told.files, options=options)
+    try:
+        verdicts = check(vectors, device=told.device, files=told.files, options=options)
+    except CheckpointError as error:
+        print(error, file=sys.stderr)
+        return 2
     for verdict in verdicts:
         print(_line(verdict))
     compared = [verdict.agrees for verdict in verdicts if verdict.agrees is not None]

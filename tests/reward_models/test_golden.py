@@ -61,6 +61,12 @@ def test_nothing_to_compare_is_not_success(clip, capsys):
     assert said.count("no published score") == 4
 
 
+def test_weights_that_are_not_there_are_one_line_without_a_traceback(capsys):
+    assert golden.main(["pick_score", "--model", "nobody/nothing"]) == 2
+    said = capsys.readouterr().err
+    assert "nobody/nothing cannot be loaded" in said and "Traceback" not in said
+
+
 def test_published_pictures_are_compared(clip, tmp_path, capsys):
     (tmp_path / "example" / "images").mkdir(parents=True)
     for index in (1, 2):
