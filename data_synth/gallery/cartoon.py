@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from data_synth.gallery.figures import Skeleton
-from data_synth.gallery.landscape import Box
+from data_synth.gallery.paint import Box, pick
 
 OVER = 3  # drawn so many times larger
 RGB = tuple[int, int, int]
@@ -18,7 +18,7 @@ class Pen:
     def __init__(self, rng: np.random.Generator, size: int):
         self.side = size * OVER
         self.size = size
-        self.hue, self.step = rng.random(), rng.choice([0.5, 0.33, 0.12])
+        self.hue, self.step = rng.random(), pick(rng, [0.5, 0.33, 0.12])
         self.rich = rng.uniform(0.35, 0.8)
         self.line = colour(self.hue, 0.5, 0.15) if rng.random() < 0.8 else None
         self.width = max(1, round(self.side * rng.uniform(0.005, 0.011)))
@@ -75,9 +75,9 @@ def scenery(rng: np.random.Generator, pen: Pen, horizon: float) -> None:
 
 def general(rng: np.random.Generator, size: int) -> tuple[np.ndarray, Box]:
     """A house or trees in a landscape; (picture, box of the subject)."""
-    pen, horizon = Pen(rng, size), rng.choice([0.45, 0.66]) + rng.uniform(-0.04, 0.04)
+    pen, horizon = Pen(rng, size), pick(rng, [0.45, 0.66]) + rng.uniform(-0.04, 0.04)
     scenery(rng, pen, horizon)
-    place, foot = rng.choice([1 / 3, 2 / 3]) + rng.uniform(-0.04, 0.04), min(horizon + rng.uniform(0.08, 0.2), 0.92)
+    place, foot = pick(rng, [1 / 3, 2 / 3]) + rng.uniform(-0.04, 0.04), min(horizon + rng.uniform(0.08, 0.2), 0.92)
     for _ in range(int(rng.integers(0, 4))):
         _tree(rng, pen, rng.random(), horizon + rng.uniform(0.01, 0.06), rng.uniform(0.1, 0.22))
     if rng.random() < 0.5:
@@ -152,7 +152,7 @@ def portrait(rng: np.random.Generator, size: int) -> tuple[np.ndarray, Box]:
     x, y, wide = 0.5 + rng.uniform(-0.06, 0.06), rng.uniform(0.4, 0.46), tall * rng.uniform(0.8, 0.95)
     skin = colour(rng.uniform(0.05, 0.09), rng.uniform(0.25, 0.6), rng.uniform(0.5, 0.98))
     dark = tuple(round(v * 0.85) for v in skin)
-    hair = colour(rng.choice([0.07, 0.1, rng.random()]), rng.uniform(0.3, 0.8), rng.uniform(0.15, 0.8))
+    hair = colour(pick(rng, [0.07, 0.1, rng.random()]), rng.uniform(0.3, 0.8), rng.uniform(0.15, 0.8))
     long = rng.random() < 0.5
     pen.ellipse(x, y - tall * 0.1, wide * 1.2, tall * 1.12, hair)
     if long:

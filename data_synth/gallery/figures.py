@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_synth.gallery import textures
-from data_synth.gallery.landscape import Box, ground, sky
-from data_synth.gallery.paint import Body, Light, bumps, cover, grid, hsv, lambert, over, shadow
+from data_synth.gallery.landscape import ground, sky
+from data_synth.gallery.paint import Body, Box, Light, bumps, cover, grid, hsv, lambert, over, pick, shadow
 
 RIGHT = {"animal": ("legs", 4), "person": ("legs", 2), "hand": ("fingers", 5)}
 """figure -> (what is counted, how many there should be)"""
@@ -55,7 +55,7 @@ def draw_skeleton(rng: np.random.Generator, what: str, number: int) -> Skeleton:
 
 def _animal(rng: np.random.Generator, legs: int) -> Skeleton:
     """A quadruped from the side, its legs spread along the body."""
-    size, face = rng.uniform(0.85, 1.1), rng.choice([-1.0, 1.0])
+    size, face = rng.uniform(0.85, 1.1), pick(rng, [-1.0, 1.0])
     x, foot = 0.5 + rng.uniform(-0.04, 0.04), rng.uniform(0.8, 0.86)
     long, tall = 0.24 * size, rng.uniform(0.22, 0.28) * size
     back = foot - tall - 0.06 * size
@@ -106,7 +106,7 @@ def _person(rng: np.random.Generator, legs: int) -> Skeleton:
         ]
     for side in (-1, 1):
         elbow = (x + side * (wide + rng.uniform(0.05, 0.09)), shoulder + tall * 0.17)
-        hand = (elbow[0] + side * rng.uniform(-0.05, 0.06), elbow[1] + tall * rng.choice([0.15, -0.12]))
+        hand = (elbow[0] + side * rng.uniform(-0.05, 0.06), elbow[1] + tall * pick(rng, [0.15, -0.12]))
         limbs += [
             Limb("shirt", (x + side * wide * 1.02, shoulder + 0.015), elbow, (0.032, 0.026)),
             Limb("shirt", elbow, (0.2 * elbow[0] + 0.8 * hand[0], 0.2 * elbow[1] + 0.8 * hand[1]), (0.026, 0.021)),
@@ -126,7 +126,7 @@ def _person(rng: np.random.Generator, legs: int) -> Skeleton:
 
 def _hand(rng: np.random.Generator, fingers: int) -> Skeleton:
     """An open hand, its palm or its back; the thumb is one of the fingers."""
-    x, y, face = 0.5 + rng.uniform(-0.04, 0.04), rng.uniform(0.6, 0.64), rng.choice([-1.0, 1.0])
+    x, y, face = 0.5 + rng.uniform(-0.04, 0.04), rng.uniform(0.6, 0.64), pick(rng, [-1.0, 1.0])
     limbs = [Limb("sleeve", (x, 1.05), (x, 0.9), (0.14, 0.13)), Limb("skin", (x, 0.92), (x, y + 0.1), (0.085, 0.1))]
     limbs += [Limb("skin", (x + s, y + 0.06), (x + s * 1.1, y - 0.035), (0.085, 0.075)) for s in (-0.045, 0.045)]
     count = fingers - 1
@@ -159,7 +159,7 @@ def colours(rng: np.random.Generator) -> dict[str, np.ndarray]:
         "coat": coat, "far coat": coat * 0.6, "ear": coat * 0.7, "hoof": coat * 0.15, "eye": np.float32((0.02,) * 3),
         "skin": skin_tone(rng), "mouth": np.float32((0.3, 0.08, 0.07)), "nail": np.float32((0.75, 0.5, 0.45)),
         "hair": hair_colour(rng), "shirt": hsv(rng.random(), rng.uniform(0.1, 0.7), rng.uniform(0.35, 0.9)),
-        "trousers": hsv(rng.choice([0.6, 0.1, 0.65]), rng.uniform(0.1, 0.5), rng.uniform(0.2, 0.6)),
+        "trousers": hsv(pick(rng, [0.6, 0.1, 0.65]), rng.uniform(0.1, 0.5), rng.uniform(0.2, 0.6)),
         "shoe": hsv(rng.random(), 0.2, rng.uniform(0.1, 0.3)), "sleeve": hsv(rng.random(), 0.5, rng.uniform(0.3, 0.8)),
     }  # fmt: skip
 
@@ -191,7 +191,7 @@ def figure(rng: np.random.Generator, size: int, light: Light, skeleton: Skeleton
         over(image, cover(horizon - grid(size)[1], size), ground(rng, size, horizon, light))
         left, _, right, _ = skeleton.box
         shadow(image, (left + right) / 2 - light.direction[0] * 0.06, skeleton.ground, (right - left) * 0.6, 0.045)
-    fur = textures.band(rng, size, 2.8) * 0.004 if skeleton.what == "animal" else None
+    fur = textures.band(rng, size, 2.8) * 0.003 if skeleton.what == "animal" else None
     body, palette = Body(size), colours(rng)
     for limb in skeleton.limbs:
         rough = fur if limb.part in ("coat", "far coat") else None
@@ -204,9 +204,9 @@ def _coloured(rng: np.random.Generator, body: Body, what: str, light: Light) -> 
     """Albedo with fur, cloth or skin on it, times the light."""
     size = body.size
     if what == "animal":
-        hairs = textures.fractal(rng, size, 0.6, 3)
+        hairs = textures.fractal(rng, size, 0.8, 4)
         patches = np.clip(textures.fractal(rng, size, 1.6) * 1.5 + rng.uniform(-2.5, 1.0), 0, 1)[..., None]
-        albedo = body.albedo * (1 - 0.6 * patches) * np.clip(1 + 0.25 * hairs, 0.3, 2)[..., None]
+        albedo = body.albedo * (1 - 0.6 * patches) * np.clip(1 + 0.2 * hairs, 0.3, 2)[..., None]
         normal = body.normals(2.0, bumps(hairs, 0.12))
     else:
         grain = textures.band(rng, size, 2.6)

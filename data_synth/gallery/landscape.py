@@ -6,10 +6,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from data_synth.gallery import textures
-from data_synth.gallery.paint import Light, bumps, cover, grid, hsv, lambert, over, shadow
-
-Box = tuple[float, float, float, float]
-"""left, top, right, bottom, in picture widths."""
+from data_synth.gallery.paint import Box, Light, bumps, cover, grid, hsv, lambert, over, pick, shadow
 
 
 def sky(rng: np.random.Generator, size: int, horizon: float, light: Light) -> np.ndarray:
@@ -40,7 +37,7 @@ def ground(rng: np.random.Generator, size: int, horizon: float, light: Light, hu
     du, dv = rng.uniform(0, textures.TILE, 2)
     patches = textures.at(textures.tile_of(1.5), u * 0.3 + du, v * 0.3 + dv)
     blades = textures.at(textures.tile_of(0.5, 3), u * 1.3 + dv, v * 0.8 + du)
-    hue = rng.choice([rng.uniform(0.2, 0.33), rng.uniform(0.08, 0.14)]) if hue is None else hue
+    hue = pick(rng, [rng.uniform(0.2, 0.33), rng.uniform(0.08, 0.14)]) if hue is None else hue
     one, two = hsv(hue, rng.uniform(0.4, 0.65), rng.uniform(0.4, 0.6)), hsv(hue - 0.06, 0.5, rng.uniform(0.5, 0.75))
     mix = np.clip(0.5 + 0.3 * patches, 0, 1)[..., None]
     image = one + (two - one) * mix
@@ -50,24 +47,24 @@ def ground(rng: np.random.Generator, size: int, horizon: float, light: Light, hu
 
 def landscape(rng: np.random.Generator, size: int, light: Light) -> tuple[np.ndarray, Box]:
     """Ranges of hills, a meadow or a lake, and a tree or a house at a third; (picture, box of the subject)."""
-    horizon = rng.choice([1 / 3, 0.6, 2 / 3]) + rng.uniform(-0.05, 0.05)
+    horizon = pick(rng, [1 / 3, 0.6, 2 / 3]) + rng.uniform(-0.05, 0.05)
     image = sky(rng, size, horizon, light)
     haze = image[int(horizon * size) - 1].mean(0)
     for number in range(int(rng.integers(1, 5))):
         _range(rng, image, horizon, number / 4, haze, light)
     _, y = grid(size)
     soil = ground(rng, size, horizon, light)
-    soft = gaussian_filter1d(textures.fractal(rng, size, 1.0)[0], 1.0)[None, :] * 0.006
+    soft, shore = gaussian_filter1d(textures.fractal(rng, size, 1.0)[0], 1.0)[None, :] * 0.006, horizon
     if rng.random() < 0.3:
-        soil = _water(rng, image, horizon, soil, light)
-        soft = 0.0
+        shore = horizon + 0.6 * (1 - horizon)
+        soil, soft = _water(rng, image, horizon, shore, soil), 0.0
     over(image, cover(horizon + soft - y, size), soil)
-    place = rng.choice([1 / 3, 2 / 3]) + rng.uniform(-0.04, 0.04)
-    foot = min(horizon + rng.uniform(0.08, 0.22), 0.93)
+    place = pick(rng, [1 / 3, 2 / 3]) + rng.uniform(-0.04, 0.04)
+    foot = min(shore + rng.uniform(0.08, 0.22), 0.95)
     if rng.random() < 0.25:
         return image, _house(rng, image, place, foot, light)
     tall = rng.uniform(0.3, min(0.6, foot - 0.05))
-    for _ in range(int(rng.integers(0, 3))):  # smaller ones, farther away
+    for _ in range(int(rng.integers(0, 3)) if shore == horizon else 0):  # smaller ones, farther away
         far = horizon + rng.uniform(0.01, 0.05)
         tree(rng, image, rng.random(), far, rng.uniform(0.08, 0.2), light)
     return image, tree(rng, image, place, foot, tall, light)
@@ -93,7 +90,7 @@ def _range(rng, image: np.ndarray, horizon: float, near: float, haze: np.ndarray
     over(image, cover(ridge[None, :] - y, size), rock.astype(np.float32))
 
 
-def _water(rng, image: np.ndarray, horizon: float, shore: np.ndarray, light: Light) -> np.ndarray:
+def _water(rng, image: np.ndarray, horizon: float, shore: float, soil: np.ndarray) -> np.ndarray:
     """A lake that mirrors what stands above, with waves longer across than down, and a shore in front."""
     size = len(image)
     x, y = grid(size)
@@ -104,8 +101,8 @@ def _water(rng, image: np.ndarray, horizon: float, shore: np.ndarray, light: Lig
     columns = np.broadcast_to(np.arange(size), (size, size))
     mirrored = gaussian_filter(image, (1.5, 0.4, 0))[rows.astype(int), columns]
     water = mirrored * np.float32((0.72, 0.8, 0.82)) * (1 + 0.12 * wave[..., None])
-    near = 0.9 + 0.03 * textures.fractal(rng, size, 1.2)[0][None, :] + 0.3 * (horizon > 0.6)
-    over(water, cover(near - y, size, 2), shore)
+    bank = shore + 0.02 * textures.fractal(rng, size, 1.4)[0][None, :]
+    over(water, cover(bank - y, size, 2), soil)
     return water.astype(np.float32)
 
 
@@ -123,16 +120,17 @@ def tree(rng: np.random.Generator, image: np.ndarray, place: float, foot: float,
     centre = foot - tall * 0.66
     px, py = (x - place) / wide, (y - centre) / (tall * 0.36)
     pine = rng.random() < 0.3
-    edge = np.abs(px) * 1.5 - np.clip((y - foot + tall) / (tall * 0.9), -0.1, 1) if pine else np.hypot(px, py) - 0.95
+    edge = np.abs(px) * 1.5 - np.clip((y - foot + tall) / (tall * 0.9), -0.5, 1) if pine else np.hypot(px, py) - 0.95
     edge = np.maximum(edge, (y - foot + tall * 0.12) / wide) if pine else edge
     clumps = textures.band(rng, size, max(4.0, tall * size / 7))
     leaves = textures.band(rng, size, max(2.5, tall * size / 28))
-    edge = edge + 0.13 * clumps + 0.07 * leaves
+    ragged = np.clip((y - foot + tall) * 9, 0.1, 1) if pine else 1.0  # the tip of a pine is no cloud of leaves
+    edge = edge + (0.13 * clumps + 0.07 * leaves) * ragged * (0.6 if pine else 1.0)
     lean = bumps(clumps, 0.35), bumps(leaves, 0.3)
     nx, ny = (0.7 * np.clip(p, -1, 1) + a + b for p, a, b in zip((px, py), *lean, strict=True))
     length = np.maximum(np.sqrt(nx**2 + ny**2), 1.0)
     lit = lambert((nx / length, ny / length, np.sqrt(np.clip(1 - (nx**2 + ny**2) / length**2, 0, 1))), light)
-    hue = rng.choice([rng.uniform(0.2, 0.34), rng.uniform(0.03, 0.13)], p=[0.8, 0.2])
+    hue = pick(rng, [rng.uniform(0.2, 0.34), rng.uniform(0.03, 0.13)], p=[0.8, 0.2])
     green = hsv(hue, rng.uniform(0.45, 0.75), rng.uniform(0.35, 0.6))
     dapple = np.clip(1 + 0.45 * leaves + 0.3 * clumps, 0.12, 2.2)[..., None]
     over(image, np.clip(-edge * 9, 0, 1), (green * dapple * lit).astype(np.float32))
@@ -194,7 +192,7 @@ def _facade(rng, image: np.ndarray, left: float, right: float, top: float, foot:
     size = len(image)
     x, y = grid(size)
     inside = cover(np.maximum(np.abs(x - (left + right) / 2) - (right - left) / 2, np.maximum(top - y, y - foot)), size)
-    hue = rng.choice([rng.uniform(0.02, 0.13), rng.uniform(0.5, 0.65)], p=[0.75, 0.25])
+    hue = pick(rng, [rng.uniform(0.02, 0.13), rng.uniform(0.5, 0.65)], p=[0.75, 0.25])
     wall = hsv(hue, rng.uniform(0.1, 0.55), rng.uniform(0.45, 0.85))
     plaster = 1 + 0.08 * textures.fractal(rng, size, 1.0) + 0.05 * textures.band(rng, size, 2.5)
     if rng.random() < 0.4:  # bricks

@@ -13,6 +13,8 @@ from scipy.ndimage import gaussian_filter, uniform_filter
 
 GAMMA = 2.2
 LUMA = np.float32((0.2126, 0.7152, 0.0722))
+Box = tuple[float, float, float, float]
+"""left, top, right, bottom, in picture widths."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,11 @@ class Light:
     """Unit vector towards the light: right, down, towards the camera."""
     key: np.ndarray
     fill: np.ndarray
+
+
+def pick(rng: np.random.Generator, options: Sequence[float], p: Sequence[float] | None = None) -> float:
+    """One of the numbers, as Python's float: numpy's would turn pictures into float64."""
+    return float(rng.choice(options, p=p))
 
 
 @lru_cache(maxsize=16)
@@ -39,7 +46,7 @@ def hsv(hue: float, saturation: float, value: float) -> np.ndarray:
 
 def draw_light(rng: np.random.Generator) -> Light:
     """Light from above on one side, warm or cool, hard or soft."""
-    side = rng.choice([-1.0, 1.0]) * rng.uniform(0.25, 0.9)
+    side = pick(rng, [-1.0, 1.0]) * rng.uniform(0.25, 0.9)
     direction = np.float32((side, -rng.uniform(0.35, 0.9), rng.uniform(0.5, 1.0)))
     warmth, soft = rng.uniform(-0.06, 0.16), rng.uniform(0.3, 0.6)
     key = np.float32((1 + warmth, 1.0, 1 - 1.3 * warmth)) * (1.35 - soft)
@@ -92,7 +99,7 @@ class Body:
         box, (t, right, down) = self._near(start, end, max(radii) + (0.03 if rough is not None else 0.01))
         if t.size == 0:
             return
-        radius = radii[0] + (radii[1] - radii[0]) * t
+        radius = float(radii[0]) + float(radii[1] - radii[0]) * t
         if rough is not None:
             radius = radius + rough[box]
         square = (right**2 + down**2) / np.maximum(radius, 1e-4) ** 2
@@ -116,7 +123,7 @@ class Body:
         return x / length * inside, y / length * inside, np.sqrt(1 - inside**2)
 
     def _near(self, start, end, margin: float):
-        (x0, y0), (x1, y1) = start, end
+        (x0, y0), (x1, y1) = ((float(x), float(y)) for x, y in (start, end))
         limits = [min(y0, y1) - margin, max(y0, y1) + margin, min(x0, x1) - margin, max(x0, x1) + margin]
         top, bottom, left, right = (int(np.clip(round(one * self.size), 0, self.size)) for one in limits)
         box = np.s_[top:bottom, left:right]
@@ -149,9 +156,11 @@ def photo(linear: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     light = np.maximum(linear * fall[..., None], 0)
     light = gaussian_filter(light, (rng.uniform(0.3, 0.5),) * 2 + (0,), truncate=2.5)
     luma = light @ LUMA
-    light *= rng.uniform(0.15, 0.23) / np.exp(np.mean(np.log(luma + 0.02)))
-    white = max(float(np.quantile(light @ LUMA, 0.985)), 0.6) * rng.uniform(1.15, 1.5)
-    light = light * (1 + light / white**2) / (1 + 0.35 * light)  # a shoulder, after Reinhard 2002, equation 4
+    middle = float(np.exp(np.mean(np.log(luma + 0.02))))
+    contrast = (luma / middle + 1e-3) ** np.float32(rng.uniform(-0.1, 0.6))
+    light *= (rng.uniform(0.09, 0.22) / middle * contrast)[..., None]
+    white = max(float(np.quantile(light @ LUMA, 0.98)), 0.5) * rng.uniform(1.1, 1.5)
+    light = light * (1 + light / white**2) / (1 + 0.5 * light)  # a shoulder, after Reinhard 2002, equation 4
     noise = rng.standard_normal(light.shape, dtype=np.float32)
     light += noise * np.sqrt(np.maximum(light, 0) * rng.uniform(2e-5, 2e-4) + 1e-6).astype(np.float32)
     encoded = np.clip(light, 0, 1) ** np.float32(1 / GAMMA)

@@ -5,8 +5,7 @@ from scipy.ndimage import gaussian_filter
 
 from data_synth.gallery import textures
 from data_synth.gallery.figures import hair_colour, skin_tone
-from data_synth.gallery.landscape import Box
-from data_synth.gallery.paint import Light, blurred, bumps, cover, grid, hsv, lambert, over
+from data_synth.gallery.paint import Box, Light, blurred, bumps, cover, grid, hsv, lambert, over, pick
 from data_synth.gallery.still import backdrop
 
 
@@ -15,7 +14,7 @@ def portrait(rng: np.random.Generator, size: int, light: Light) -> tuple[np.ndar
     image = backdrop(rng, size)
     x, y = grid(size)
     tall = rng.uniform(0.23, 0.3)  # half the height of the face
-    cx, cy = rng.choice([0.42, 0.5, 0.58]) + rng.uniform(-0.03, 0.03), rng.uniform(0.4, 0.45)
+    cx, cy = pick(rng, [0.42, 0.5, 0.58]) + rng.uniform(-0.03, 0.03), rng.uniform(0.4, 0.45)
     wide = tall * rng.uniform(0.7, 0.78)
     u, v = (x - cx) / wide, (y - cy) / tall
     skin, hair, long = skin_tone(rng), hair_colour(rng), rng.random() < 0.55
@@ -55,7 +54,7 @@ def _skin(rng, u, v, relief: np.ndarray, tone: np.ndarray, light: Light, wide: f
     pores = textures.band(rng, size, max(2.2, pitch / 22)) + 0.7 * textures.band(rng, size, max(2.2, pitch / 11))
     blotch = textures.fractal(rng, size, 1.2)
     slope = bumps(gaussian_filter(relief, pitch / 45), 0.5 * pitch)
-    rough = bumps(pores, rng.uniform(0.05, 0.1))
+    rough = bumps(pores, rng.uniform(0.02, 0.055))
     nx, ny = slope[0] + rough[0], slope[1] + rough[1]
     length = np.sqrt(1 + nx**2 + ny**2)
     normal = nx / length, ny / length, 1 / length
@@ -65,10 +64,10 @@ def _skin(rng, u, v, relief: np.ndarray, tone: np.ndarray, light: Light, wide: f
 
     red = 0.8 * (spot(-0.5, 0.25, 0.3, 0.25) + spot(0.5, 0.25, 0.3, 0.25) + spot(0, 0.27, 0.2, 0.15))
     redness = (0.12 * red + 0.05 * blotch)[..., None] * np.float32((-0.3, -1.2, -1.1))
-    albedo = tone * np.exp(redness) * (1 + 0.07 * pores + 0.04 * blotch)[..., None]
+    albedo = tone * np.exp(redness) * (1 + 0.045 * pores + 0.04 * blotch)[..., None]
     if rng.random() < 0.35:  # freckles
         freckles = np.clip(textures.band(rng, size, max(2.5, pitch / 12)) - 1.5, 0, 1) * np.clip(red * 2, 0, 1)
-        albedo *= 1 - (0.5 * freckles)[..., None]
+        albedo *= 1 - (0.3 * freckles)[..., None]
     if rng.random() < 0.3:  # a beard's shadow
         albedo *= 1 - (0.4 * np.clip((v - 0.4) * 3, 0, 1) * (1 + 0.3 * pores))[..., None].clip(0, 0.7)
     half = light.direction + np.float32((0, 0, 1))
@@ -134,8 +133,8 @@ def _shoulders(rng, image: np.ndarray, u: np.ndarray, v: np.ndarray, skin: np.nd
 def _hair(rng, image, u, v, colour: np.ndarray, light: Light, *, back: bool, long: bool) -> None:
     """The mass behind the head (`back`), or the part that frames the forehead."""
     size = len(u)
-    strands = textures.fractal(rng, size, 0.5, 6)
-    locks = textures.fractal(rng, size, 1.1, 4)
+    strands = textures.fractal(rng, size, 0.9, 12)
+    locks = textures.fractal(rng, size, 1.3, 5)
     if back:
         reach = 1.9 if long else 0.25
         shape = np.hypot(u / 1.22, (v + 0.12) / 1.1) - 1
@@ -153,7 +152,7 @@ def _hair(rng, image, u, v, colour: np.ndarray, light: Light, *, back: bool, lon
             )
     shine = np.exp(-(((v + 0.72 + 0.06 * locks - 0.25 * u * light.direction[0]) / 0.16) ** 2)) * 0.9
     round_ = np.clip(0.75 + 0.4 * u * light.direction[0] - 0.2 * v, 0.25, 1.4)
-    lit = colour * (np.clip(1 + 0.45 * strands + 0.2 * locks, 0.1, 2.5) * round_)[..., None] * (light.key + light.fill)
-    lit = lit + (shine * np.clip(1 + 0.6 * strands, 0, 2))[..., None] * (0.05 + 0.5 * colour) * (not back)
+    lit = colour * (np.clip(1 + 0.3 * strands + 0.2 * locks, 0.1, 2.5) * round_)[..., None] * (light.key + light.fill)
+    lit = lit + (shine * np.clip(1 + 0.4 * strands, 0, 2))[..., None] * (0.05 + 0.5 * colour) * (not back)
     soft = blurred(cover(inside * 0.22, size, 2)[..., None], 2)[..., 0]
     over(image, soft, (lit * (0.6 if back else 1.0)).astype(np.float32))

@@ -5,9 +5,8 @@ from typing import Literal
 
 import numpy as np
 
-from data_synth.gallery import cartoon, figures, landscape, portrait, still
-from data_synth.gallery.landscape import Box
-from data_synth.gallery.paint import draw_light, photo
+from data_synth.gallery import cartoon, clutter, figures, landscape, portrait, still
+from data_synth.gallery.paint import Box, draw_light, photo
 
 MIN_SIZE = 32
 PHOTOS = {
@@ -16,9 +15,10 @@ PHOTOS = {
     "still_life": still.still_life,
     "flower": still.flower,
     "surface": still.surface,
+    "clutter": clutter.clutter,
 }
 SUBJECTS = (*PHOTOS, "portrait", *figures.RIGHT)
-_SHARES = (0.17, 0.1, 0.13, 0.08, 0.07, 0.25, 0.08, 0.06, 0.06)
+_SHARES = (0.14, 0.09, 0.12, 0.08, 0.06, 0.1, 0.22, 0.07, 0.06, 0.06)
 _CARTOON_SHARE = 0.3
 
 

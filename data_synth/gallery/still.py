@@ -3,13 +3,29 @@
 import numpy as np
 
 from data_synth.gallery import textures
-from data_synth.gallery.landscape import Box
-from data_synth.gallery.paint import Body, Light, blurred, bumps, cover, grid, hsv, lambert, over, shadow
+from data_synth.gallery.clutter import heap
+from data_synth.gallery.paint import (
+    Body,
+    Box,
+    Light,
+    blurred,
+    bumps,
+    cover,
+    draw_light,
+    grid,
+    hsv,
+    lambert,
+    over,
+    pick,
+    shadow,
+)
 
 
 def backdrop(rng: np.random.Generator, size: int) -> np.ndarray:
     """Something far behind, out of focus: a garden, a room, points of light."""
     x, y = grid(size)
+    if rng.random() < 0.35:
+        return blurred(heap(rng, size, draw_light(rng), 30), size / rng.uniform(14, 40)).astype(np.float32)
     hue = rng.random()
     one, two = hsv(hue, rng.uniform(0.1, 0.5), rng.uniform(0.3, 0.7)), hsv(hue + rng.uniform(-0.15, 0.15), 0.4, 0.35)
     far = np.clip(0.5 + 0.35 * textures.fractal(rng, size, 1.6) + rng.uniform(-0.5, 0.5) * (y - 0.5), 0, 1)[..., None]
@@ -18,7 +34,7 @@ def backdrop(rng: np.random.Generator, size: int) -> np.ndarray:
         distance = np.hypot(x - rng.random(), y - rng.random()) - rng.uniform(0.02, 0.08)
         over(image, cover(distance, size, 4) * rng.uniform(0.2, 0.6), hsv(hue + rng.uniform(-0.1, 0.1), 0.3, 0.95))
     wall = image.mean(axis=(0, 1)) * (1.25 - 0.6 * np.hypot(x - rng.random(), y - rng.random()))[..., None]
-    image += (wall - image) * np.float32(rng.choice([0.0, 0.9], p=[0.6, 0.4]))
+    image += (wall - image) * np.float32(pick(rng, [0.0, 0.9], p=[0.6, 0.4]))
     return blurred(image, size / 40).astype(np.float32)
 
 
@@ -26,7 +42,7 @@ def still_life(rng: np.random.Generator, size: int, light: Light) -> tuple[np.nd
     """Fruit, balls and a vase on a table; (picture, box of the largest thing)."""
     image, horizon = backdrop(rng, size), rng.uniform(0.5, 0.66)
     over(image, cover(horizon - grid(size)[1], size, 3), _table(rng, size, horizon, light))
-    main = rng.choice([1 / 3, 2 / 3]) + rng.uniform(-0.05, 0.05)
+    main = pick(rng, [1 / 3, 2 / 3]) + rng.uniform(-0.05, 0.05)
     foot = rng.uniform(max(horizon + 0.12, 0.74), 0.86)
     if rng.random() < 0.5:
         box = _vase(rng, image, main, foot, rng.uniform(0.35, 0.5), light)
@@ -61,13 +77,14 @@ def _fruit(rng, image: np.ndarray, place: float, foot: float, radius: float, lig
     size = len(image)
     shadow(image, place - light.direction[0] * radius * 0.9, foot - radius * 0.08, radius * 1.5, radius * 0.4, 0.75)
     body = Body(size)
-    hue = rng.choice([rng.uniform(-0.03, 0.03), rng.uniform(0.06, 0.14), rng.uniform(0.2, 0.32), rng.random()])
+    hue = pick(rng, [rng.uniform(-0.03, 0.03), rng.uniform(0.06, 0.14), rng.uniform(0.2, 0.32), rng.random()])
     flat = rng.uniform(-0.12, 0.12) * radius
     body.add(
         (place - abs(flat), foot - radius), (place + abs(flat), foot - radius), (radius, radius), np.float32((1,) * 3)
     )
     mottle = np.clip(0.5 + 0.45 * textures.fractal(rng, size, 1.4), 0, 1)[..., None]
-    one, two = hsv(hue, rng.uniform(0.6, 0.9), rng.uniform(0.5, 0.85)), hsv(hue + rng.uniform(0, 0.08), 0.7, 0.8)
+    rich = rng.uniform(0.25, 0.85)
+    one, two = hsv(hue, rich, rng.uniform(0.3, 0.85)), hsv(hue + rng.uniform(0, 0.08), rich * 0.8, 0.7)
     skin = (one + (two - one) * mottle) * (1 + 0.08 * textures.band(rng, size, 2.6))[..., None]
     normal = body.normals(0.6, bumps(textures.band(rng, size, max(2.5, radius * size / 9)), rng.uniform(0, 0.07)))
     lit = skin * lambert(normal, light) + _gloss(normal, light, rng.uniform(8, 60))[..., None] * rng.uniform(0.1, 0.7)
@@ -111,11 +128,11 @@ def flower(rng: np.random.Generator, size: int, light: Light) -> tuple[np.ndarra
     """One blossom before a garden out of focus; (picture, box of the blossom)."""
     image = backdrop(rng, size) * np.float32((0.6, 0.8, 0.5))
     x, y = grid(size)
-    cx, cy = rng.choice([0.36, 0.5, 0.64]) + rng.uniform(-0.04, 0.04), rng.uniform(0.36, 0.5)
+    cx, cy = pick(rng, [0.36, 0.5, 0.64]) + rng.uniform(-0.04, 0.04), rng.uniform(0.36, 0.5)
     radius = rng.uniform(0.22, 0.32)
     stem = np.abs(x - cx - 0.1 * (y - cy) ** 2) - 0.012
     over(image, cover(np.maximum(stem, cy - y), size), hsv(0.28, 0.6, 0.45) * light.key)
-    hue, petals = rng.choice([rng.uniform(0.85, 1.02), rng.uniform(0.1, 0.17), rng.uniform(0.7, 0.8)]), 0
+    hue, petals = pick(rng, [rng.uniform(0.85, 1.02), rng.uniform(0.1, 0.17), rng.uniform(0.7, 0.8)]), 0
     for ring in range(int(rng.integers(1, 4))):
         petals, reach = int(rng.integers(5, 13)), radius * (1 - 0.24 * ring)
         angle = np.arctan2(y - cy, x - cx) * petals / 2 + rng.uniform(0, 3)
@@ -162,5 +179,5 @@ def surface(rng: np.random.Generator, size: int, light: Light) -> tuple[np.ndarr
     inside = np.minimum(length, 0.95)
     normal = nx / length * inside, ny / length * inside, np.sqrt(1 - inside**2)
     image = (albedo * lambert(normal, light) * (0.9 + 0.1 * textures.fractal(rng, size, 1.8))[..., None]).astype("f4")
-    place = rng.choice([1 / 3, 2 / 3]) + rng.uniform(-0.05, 0.05), rng.choice([1 / 3, 2 / 3]) + 0.1
+    place = pick(rng, [1 / 3, 2 / 3]) + rng.uniform(-0.05, 0.05), pick(rng, [1 / 3, 2 / 3]) + 0.1
     return image, _fruit(rng, image, place[0], place[1] + 0.12, rng.uniform(0.09, 0.15), light)
