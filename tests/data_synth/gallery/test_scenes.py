@@ -92,7 +92,7 @@ def test_photos_have_the_spectra_of_photos():
 def test_cartoons_are_smooth_and_photos_are_not():
     flat = [still_blocks(render(seed, size=SIZE, style="cartoon").image) for seed in range(30)]
     rough = [still_blocks(render(seed, size=SIZE, style="photo").image) for seed in range(30)]
-    assert np.median(flat) > 0.4 and max(rough) < 0.4 and np.median(rough) < 0.1
+    assert np.median(flat) > 0.5 and np.quantile(rough, 0.9) < 0.3 and np.median(rough) < 0.1
 
 
 def test_photos_are_well_exposed():
