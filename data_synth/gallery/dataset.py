@@ -167,8 +167,8 @@ def write_gallery(folder: Path, gallery: Iterator[dict[str, Any]]) -> int:
 
 
 def read_gallery(folder: str | Path, *, rejected: list[Rejected] | None = None) -> Iterator[dict[str, Any]]:
-    """The rows of a folder with gallery.parquet or gallery.jsonl; only `file_name` and one of ratings, distribution and
-    veto are needed in a row, missing ones are None.
+    """The rows of a folder with gallery.parquet or gallery.jsonl, and `file`, where each picture lies; only `file_name`
+    and one of ratings, distribution and veto are needed in a row, missing ones are None.
 
     A bad row (no such file, no picture, a rating outside 0 to 1, ...) is appended to `rejected` and, when the reading
     ends, written to rejected_rows.jsonl in the folder. Raises DataError where there is no such folder or no good row.
@@ -289,6 +289,7 @@ def _checked(folder: Path, where: str, found: dict[str, Any]) -> dict[str, Any] 
     picture = given["picture"] if given["picture"] is not None else zlib.crc32(given["file_name"].encode())
     return {
         "image": image,
+        "file": str(path),
         "picture": picture,
         "style": given["style"] or "photo",
         "kind": given["kind"] or ("portrait" if given["face"] else "general"),

@@ -143,7 +143,7 @@ def over_smoothed_skin(image, strength, rng, box=None):
     """Plastic skin: pores and small shades smoothed away, edges kept; in the face where there is a box, or all over."""
     picture = _float(image)
     radius = max(2, round(min(image.shape[:2]) / 26))
-    smooth = _flattened(picture, radius, 0.004)
+    smooth = _flattened(picture, radius, 0.004 if box is None else 0.006)
     share = np.float32(strength**0.8)
     if box is not None:
         x, y = _grid(image)
@@ -157,7 +157,7 @@ def missing_texture(image, strength, rng, box=None):
     """Patches where nothing but outlines is left of the surface; a stronger fault has more of them."""
     picture = _float(image)
     radius = max(2, round(min(image.shape[:2]) / 20))
-    flat = _flattened(picture, radius, 0.012)
+    flat = _flattened(picture, radius, 0.006)
     field = _blobs(image, rng, 5)
     share = 0.15 + 0.75 * strength
     patch = np.clip((field - np.quantile(field, 1 - share)) * 4 + 0.5, 0, 1)[..., None]
