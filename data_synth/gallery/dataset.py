@@ -35,6 +35,8 @@ STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 GALLERY_NAME = "gallery.parquet"
 SPREAD = 0.7
 """Deviation of people's overall ratings of one picture, on the scale of 1 to 5."""
+NO_UPRIGHT = ("surface", "clutter")
+"""Subjects seen from above or all over: neither tilt nor a cut shows, so that `composition` is not spoilt in them."""
 STYLES, KINDS, VETOES = ("photo", "cartoon"), ("general", "portrait"), ("anatomy", "artefact")
 _SCHEMA = pa.schema(
     [
@@ -202,6 +204,8 @@ def _drawn(scene: Scene, picture: int, number: int | None, weakest: float) -> li
     for name in _rng(picture, "faults").permutation(list(DEGRADATIONS)).tolist():
         if len(found) == (len(DEGRADATIONS) if number is None else number):
             break
+        if name == "composition" and scene.style == "photo" and scene.subject in NO_UPRIGHT:
+            continue
         smooth = scene.style == "cartoon" and name in PHOTO_ONLY
         if smooth or visible(scene.image, spoilt(scene, picture, name, weakest)["image"]):
             found.append(name)

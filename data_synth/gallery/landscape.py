@@ -159,20 +159,41 @@ def _house(rng, image: np.ndarray, place: float, foot: float, light: Light) -> B
     return (place - wide * 1.2, foot - tall - wide * 0.75, place + wide * 1.2, foot)
 
 
-def street(rng: np.random.Generator, size: int, light: Light) -> tuple[np.ndarray, Box]:
-    """A row of houses along a street; (picture, box of the tallest one)."""
+def night(rng: np.random.Generator, size: int, light: Light) -> tuple[np.ndarray, Box]:
+    """The street after dark: windows and lamps lit, the rest in blue; (picture, box of the tallest house)."""
+    return street(rng, size, light, lit=rng.uniform(0.25, 0.7))
+
+
+def street(rng: np.random.Generator, size: int, light: Light, lit: float = 0.0) -> tuple[np.ndarray, Box]:
+    """A row of houses along a street; (picture, box of the tallest). `lit`: share of windows with light, by night."""
     horizon = rng.uniform(0.7, 0.82)
     image = sky(rng, size, horizon, light)
     over(image, cover(horizon - grid(size)[1], size), _road(rng, size, horizon, light))
+    if lit:
+        image *= np.float32((0.03, 0.045, 0.09))
     edges = np.cumsum(np.concatenate([[rng.uniform(-0.15, 0)], rng.uniform(0.2, 0.38, 6)]))
     tallest, box = 0.0, (0.3, 0.2, 0.6, horizon)
     for left, right in pairwise(edges):
         if left < 1:
             tall = rng.uniform(0.3, horizon - 0.06)
-            _facade(rng, image, left, right, horizon - tall, horizon, light)
+            _facade(rng, image, left, right, horizon - tall, horizon, light, lit)
             if tall > tallest and right <= 1:
                 tallest, box = tall, (max(left, 0.0), horizon - tall, min(right, 1.0), horizon)
+    if lit:
+        _lamps(rng, image, horizon)
     return image, box
+
+
+def _lamps(rng: np.random.Generator, image: np.ndarray, horizon: float) -> None:
+    """Street lamps with a glow, and what of it falls on the road."""
+    x, y = grid(len(image))
+    for place in np.arange(rng.uniform(0.05, 0.25), 1, rng.uniform(0.22, 0.4)).tolist():
+        pole = np.maximum(np.abs(x - place) - 0.006, np.maximum(horizon - 0.3 - y, y - horizon - 0.04))
+        over(image, cover(pole, len(image)), np.float32((0.01, 0.01, 0.012)))
+        far = (x - place) ** 2 + (y - horizon + 0.3) ** 2
+        pool = ((x - place) / 0.14) ** 2 + ((y - horizon - 0.06) / 0.05) ** 2
+        glow = 0.9 * np.exp(-far / 0.0002) + 0.1 * np.exp(-far / 0.006) + 0.12 * np.exp(-pool)
+        image += glow[..., None] * np.float32((1.6, 1.1, 0.6))
 
 
 def _road(rng, size: int, horizon: float, light: Light) -> np.ndarray:
@@ -188,7 +209,9 @@ def _road(rng, size: int, horizon: float, light: Light) -> np.ndarray:
     return asphalt.astype(np.float32)
 
 
-def _facade(rng, image: np.ndarray, left: float, right: float, top: float, foot: float, light: Light) -> None:
+def _facade(
+    rng, image: np.ndarray, left: float, right: float, top: float, foot: float, light: Light, lit: float
+) -> None:
     size = len(image)
     x, y = grid(size)
     inside = cover(np.maximum(np.abs(x - (left + right) / 2) - (right - left) / 2, np.maximum(top - y, y - foot)), size)
@@ -211,7 +234,12 @@ def _facade(rng, image: np.ndarray, left: float, right: float, top: float, foot:
     over(paint, frame * (v > 0.25), np.float32((0.55, 0.54, 0.5)) * light.key * shade)
     glass = textures.crop(rng, textures.tile_of(1.5), size) * 0.06 + 0.1 + 0.25 * _hashed(np.floor(u), np.floor(v), rng)
     pane = cover(np.maximum(np.abs(cu) - wide, np.abs(cv) - tall) / pixel / size, size)
-    over(paint, pane * (v > 0.25), np.clip(glass, 0.02, 1)[..., None] * np.float32((0.55, 0.7, 0.85)))
+    panes = np.clip(glass, 0.02, 1)[..., None] * np.float32((0.55, 0.7, 0.85))
+    if lit:
+        paint *= np.float32((0.05, 0.06, 0.09))
+        bright = (_hashed(np.floor(u), np.floor(v), rng) < lit) * np.clip(0.5 + cv + 0.15 * glass, 0.2, 1.2)
+        panes = panes * 0.05 + bright[..., None] * np.float32((1.1, 0.75, 0.35))
+    over(paint, pane * (v > 0.25), panes)
     over(paint, cover(y - top - 0.012, size), wall * 0.5)
     over(image, inside, paint.astype(np.float32))
 

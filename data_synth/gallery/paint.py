@@ -148,8 +148,9 @@ def blurred(image: np.ndarray, pixels: float) -> np.ndarray:
     return image
 
 
-def photo(linear: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """uint8 RGB as a camera takes it: well exposed, a little vignetting and lens blur, sensor noise, a tone curve."""
+def photo(linear: np.ndarray, rng: np.random.Generator, key: tuple[float, float] = (0.09, 0.22)) -> np.ndarray:
+    """uint8 RGB as a camera takes it: vignetting, lens blur, noise, a tone curve, sharpening; exposed so that the
+    mean of the logarithm lies within `key`."""
     size = len(linear)
     x, y = grid(size)
     fall = 1 - rng.uniform(0, 0.35) * ((x - 0.5) ** 2 + (y - 0.5) ** 2)
@@ -158,12 +159,14 @@ def photo(linear: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     luma = light @ LUMA
     middle = float(np.exp(np.mean(np.log(luma + 0.02))))
     contrast = (luma / middle + 1e-3) ** np.float32(rng.uniform(-0.1, 0.6))
-    light *= (rng.uniform(0.09, 0.22) / middle * contrast)[..., None]
+    light *= (rng.uniform(*key) / middle * contrast)[..., None]
     white = max(float(np.quantile(light @ LUMA, 0.98)), 0.5) * rng.uniform(1.1, 1.5)
     light = light * (1 + light / white**2) / (1 + 0.5 * light)  # a shoulder, after Reinhard 2002, equation 4
     noise = rng.standard_normal(light.shape, dtype=np.float32)
     light += noise * np.sqrt(np.maximum(light, 0) * rng.uniform(2e-5, 2e-4) + 1e-6).astype(np.float32)
     encoded = np.clip(light, 0, 1) ** np.float32(1 / GAMMA)
+    if rng.random() < 0.5:
+        encoded += (encoded - gaussian_filter(encoded, (0.8, 0.8, 0), truncate=2.5)) * np.float32(rng.uniform(0.2, 0.8))
     bend = rng.uniform(0, 0.35)
     encoded += bend * (encoded * encoded * (3 - 2 * encoded) - encoded)
     return (np.clip(encoded, 0, 1) * 255 + 0.5).astype(np.uint8)

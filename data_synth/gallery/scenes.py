@@ -12,13 +12,16 @@ MIN_SIZE = 32
 PHOTOS = {
     "landscape": landscape.landscape,
     "street": landscape.street,
+    "night": landscape.night,
     "still_life": still.still_life,
     "flower": still.flower,
     "surface": still.surface,
     "clutter": clutter.clutter,
 }
+KEYS = {"night": (0.02, 0.05)}
+"""Exposure of what is dark in truth."""
 SUBJECTS = (*PHOTOS, "portrait", *figures.RIGHT)
-_SHARES = (0.14, 0.09, 0.12, 0.08, 0.06, 0.1, 0.22, 0.07, 0.06, 0.06)
+_SHARES = (0.14, 0.08, 0.04, 0.11, 0.08, 0.05, 0.1, 0.22, 0.07, 0.06, 0.05)
 _CARTOON_SHARE = 0.3
 
 
@@ -69,9 +72,11 @@ def render(
     if subject in figures.RIGHT:
         return _figure(rng, size, style, subject, bool(wrong))
     if subject == "portrait":
-        image, face = cartoon.portrait(rng, size) if style == "cartoon" else _taken(portrait.portrait, rng, size)
+        image, face = (
+            cartoon.portrait(rng, size) if style == "cartoon" else _taken(portrait.portrait, rng, size, subject)
+        )
         return Scene(image, style, "portrait", subject, _within(face), _within(face))
-    image, box = cartoon.general(rng, size) if style == "cartoon" else _taken(PHOTOS[subject], rng, size)
+    image, box = cartoon.general(rng, size) if style == "cartoon" else _taken(PHOTOS[subject], rng, size, subject)
     return Scene(image, style, "general", subject, _within(box), None)
 
 
@@ -90,9 +95,9 @@ def _figure(rng: np.random.Generator, size: int, style: str, subject: str, wrong
     return Scene(image, style, "general", subject, _within(box), None, {counted: number}, wrong)
 
 
-def _taken(paint, rng: np.random.Generator, size: int) -> tuple[np.ndarray, Box]:
+def _taken(paint, rng: np.random.Generator, size: int, subject: str) -> tuple[np.ndarray, Box]:
     linear, box = paint(rng, size, draw_light(rng))
-    return photo(linear, rng), box
+    return (photo(linear, rng, KEYS[subject]) if subject in KEYS else photo(linear, rng)), box
 
 
 def _within(box: Box) -> Box:

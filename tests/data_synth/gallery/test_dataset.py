@@ -83,6 +83,16 @@ def test_faults_that_do_not_show_are_not_claimed(rows):
             assert visible(clean[row["picture"]]["image"], row["image"]), (row["picture"], row["degradation"])
 
 
+def test_composition_is_not_spoilt_where_it_does_not_show():
+    for seed in range(300):
+        scene = render(seed, size=32)
+        if scene.subject in dataset.NO_UPRIGHT and scene.style == "photo":
+            names = dataset._drawn(scene, seed, None, 0.25)
+            assert "composition" not in names and len(names) > 8
+            return
+    raise AssertionError("no picture seen from above among 300")
+
+
 def test_pairs_are_ordered_by_what_was_done_to_them():
     pairs, kinds = list(dataset.pairs(30, seed=5, size=SIZE)), Counter()
     for pair in pairs:
