@@ -93,7 +93,7 @@ def over_saturation(image, strength, rng, box=None):
 
 def desaturation(image, strength, rng, box=None):
     """Colours fade to grey."""
-    return _chroma(image, 1 - strength)
+    return _chroma(image, 1 - strength**0.75)
 
 
 def blur(image, strength, rng, box=None):
@@ -129,13 +129,13 @@ def noise(image, strength, rng, box=None):
     picture = _float(image)
     luma = rng.standard_normal(image.shape[:2], dtype=np.float32)[..., None]
     colour = rng.standard_normal(image.shape, dtype=np.float32)
-    return _levels(picture + np.float32(0.15 * strength) * (0.75 * luma + 0.5 * colour) * (1.15 - 0.5 * picture))
+    return _levels(picture + np.float32(0.15 * strength**0.8) * (0.75 * luma + 0.5 * colour) * (1.15 - 0.5 * picture))
 
 
 def jpeg(image, strength, rng, box=None):
-    """JPEG of quality 43 (at 0.2) down to 6."""
+    """JPEG of quality 32 (at 0.2) down to 5."""
     file = io.BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=round(6 + 52 * (1 - strength) ** 1.5), subsampling=2)
+    Image.fromarray(image).save(file, "JPEG", quality=round(5 + 38 * (1 - strength) ** 1.5), subsampling=2)
     return np.asarray(Image.open(file).convert("RGB"))
 
 
@@ -144,7 +144,7 @@ def over_smoothed_skin(image, strength, rng, box=None):
     picture = _float(image)
     radius = max(2, round(min(image.shape[:2]) / 26))
     smooth = _flattened(picture, radius, 0.004 if box is None else 0.006)
-    share = np.float32(strength**0.8)
+    share = np.float32(strength**0.6)
     if box is not None:
         x, y = _grid(image)
         left, top, right, bottom = box
@@ -159,9 +159,9 @@ def missing_texture(image, strength, rng, box=None):
     radius = max(2, round(min(image.shape[:2]) / 20))
     flat = _flattened(picture, radius, 0.006)
     field = _blobs(image, rng, 5)
-    share = 0.15 + 0.75 * strength
+    share = 0.3 + 0.6 * strength
     patch = np.clip((field - np.quantile(field, 1 - share)) * 4 + 0.5, 0, 1)[..., None]
-    return _levels(picture + (flat - picture) * (patch * np.float32(0.4 + 0.6 * strength)))
+    return _levels(picture + (flat - picture) * (patch * np.float32(0.5 + 0.5 * strength)))
 
 
 def moire(image, strength, rng, box=None):
@@ -172,7 +172,7 @@ def moire(image, strength, rng, box=None):
     along = x * np.cos(angle) + y * np.sin(angle) + 0.04 * min(image.shape[:2]) * _blobs(image, rng, 4)
     waves = np.stack([np.sin(along * (2 * np.pi / pitch) + phase) for phase in (0.0, 1.2, 2.4)], axis=-1)
     swell = np.clip(0.75 + 0.4 * _blobs(image, rng, 3), 0.35, 1.2)[..., None]
-    return _levels(picture + np.float32(0.24 * strength) * waves * swell * (0.4 + 0.6 * picture))
+    return _levels(picture + np.float32(0.24 * strength**0.75) * waves * swell * (0.4 + 0.6 * picture))
 
 
 def grid(image, strength, rng, box=None):
@@ -183,12 +183,12 @@ def grid(image, strength, rng, box=None):
     sign = -1.0 if rng.random() < 0.5 else 1.0
     lines = np.maximum(rows[:, None] == 0, columns[None, :] == 0) * np.float32(sign)
     board = ((rows[:, None] + columns[None, :]) % 2) * np.float32(2) - 1
-    return _levels(picture + (np.float32(0.2 * strength) * (lines + 0.2 * board))[..., None])
+    return _levels(picture + (np.float32(0.2 * strength**0.75) * (lines + 0.2 * board))[..., None])
 
 
 def banding(image, strength, rng, box=None):
-    """So few levels that smooth shades fall into steps: 20 of them down to 4."""
-    step = np.float32(0.25 * strength)
+    """So few levels that smooth shades fall into steps: 13 of them (at 0.2) down to 4."""
+    step = np.float32(0.25 * strength**0.75)
     return _levels(np.clip(np.round(_float(image) / step) * step, 0, 1))
 
 
