@@ -19,7 +19,8 @@ SUSPECT, SURE = 3.0, 4.5
 The 15 real pictures of scikit-image and scikit-learn reach 2.4 as they are, and over JPEG of quality 10 to 90; 2.9
 after WebP, sharpening, blur, noise or smooth resizing, 3.9 after nearest-neighbour resizing; 60 rendered ones 3.6. A
 transposed convolution with weights uneven by a tenth gives 6.1 to 11.4 on the same pictures, JPEG or not, and at most
-2.6 once the result is made smaller by a quarter: a lattice does not survive resizing.
+2.6 once the result is made smaller by a quarter: a lattice does not survive resizing. The limits were set on these
+pictures (tests/bench/lattice.py), without any picture of a real generator: how many of those it finds is not known.
 """
 
 

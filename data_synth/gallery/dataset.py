@@ -1,9 +1,10 @@
 """Rated pictures and pairs of them: rendered, spoilt by known amounts, or a user's own folder in the same columns.
 
 A row: `image` uint8 [H, W, 3], `picture` (the base picture: rows of one share it, and a split keeps them together),
-`style`, `kind`, `face` (box in shares of width and height, or None), `degradation` and `strength` (None and 0.0 when
-clean), `ratings` {attribute: 0 to 1, or None where it does not apply}, `distribution` (shares of the ratings 1 to 5
-that people would give overall, or None), `veto` {"anatomy": bool or None, "artefact": bool or None}.
+`style`, `kind`, `face` (box in shares of width and height; None without one, and where the border cuts it off),
+`degradation` and `strength` (None and 0.0 when clean), `ratings` {attribute: 0 to 1, or None where it does not apply},
+`distribution` (shares of the ratings 1 to 5 that people would give overall, or None), `veto` {"anatomy": bool or None,
+"artefact": bool or None}.
 
 A rating is 1 - strength in the attribute of the fault and 1 in all others. `anatomy` is True for a figure with a
 wrong number of legs or fingers, None without a figure; `artefact` is True from strength 0.75 on of a fault that only
