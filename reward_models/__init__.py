@@ -11,6 +11,7 @@ Where a differentiable path exists, `score.score_tensors` takes tensors instead.
 
 import importlib
 import importlib.util
+import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -43,7 +44,10 @@ def load(name: str | Path, *, device: str = "cpu", **options: Any) -> Score:
         )
     if not hasattr(module, "load"):
         raise ValueError(f"{module.__file__} has no function `load(device, **options)`; that is what a reward is.")
-    return module.load(device, **options)
+    score = module.load(device, **options)
+    if inspect.isfunction(score):
+        score.__name__ = path.stem  # TRL logs a reward under this name
+    return score
 
 
 def _from_file(path: Path) -> Any:

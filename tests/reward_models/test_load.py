@@ -17,7 +17,9 @@ def test_a_file_of_ones_own(tmp_path):
         "def load(device='cpu', *, scale=1.0):\n"
         "    return lambda *, prompts, completions, **_: [scale * len(one) for one in completions]\n"
     )
-    assert reward_models.load(tmp_path / "length.py", scale=2.0)(prompts=[""], completions=["abc"]) == [6.0]
+    score = reward_models.load(tmp_path / "length.py", scale=2.0)
+    assert score(prompts=[""], completions=["abc"]) == [6.0]
+    assert score.__name__ == "length"  # TRL logs rewards by it: two of one name would share a curve
 
 
 def test_a_folder_says_which_file_loads_it(tmp_path, monkeypatch):
