@@ -45,7 +45,7 @@ def load(name: str | Path, *, device: str = "cpu", **options: Any) -> Score:
     if not hasattr(module, "load"):
         raise ValueError(f"{module.__file__} has no function `load(device, **options)`; that is what a reward is.")
     score = module.load(device, **options)
-    if inspect.isfunction(score):
+    if inspect.isfunction(score) and score.__name__ in ("score", "<lambda>"):  # a name of its own is kept
         score.__name__ = path.stem  # TRL logs a reward under this name
     return score
 

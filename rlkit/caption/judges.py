@@ -1,5 +1,5 @@
 """Who says which of a model's own captions is best: the world's truth (`world`), the folder of a judge that
-`algorithm: reward` trained, or any reward by name or path."""
+`algorithm: reward` trained, the likelihood under another captioner (its folder), or any reward by name or path."""
 
 import inspect
 import json
@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 import reward_models
+from data_synth.world.captions import PROMPTS
 from data_synth.world.clips import events_of
 from reward_models import event_order
 from rlkit import models
-from rlkit.caption import pairs, rows, verdict
+from rlkit.caption import one_row, pairs, rows, verdict
 from rlkit.caption.clips import Reader
 from rlkit.errors import RecipeError
 from rlkit.models import Captioner
@@ -34,8 +35,8 @@ def load(recipe: Recipe) -> Judge | None:
         return None
     if name == "world":
         return by_reward(event_order.load(parse=events_of))
-    if (Path(name) / MANIFEST).is_file():
-        return trained(Path(name), batch_size=recipe.evaluate.per_device_eval_batch_size)
+    if (Path(name) / MANIFEST).is_file() or (Path(name) / "config.json").is_file():
+        return captioner_judge(recipe, Path(name))
     try:
         return by_reward(reward_models.load(name, device=str(ranks.device())))
     except (FileNotFoundError, ValueError) as error:
@@ -59,27 +60,38 @@ def by_reward(score: reward_models.Score) -> Judge:
     return judge
 
 
-def trained(folder: Path, *, batch_size: int) -> Judge:
-    """The judge in a folder of `algorithm: reward`: all captions of a clip in one row (rlkit/caption/verdict.py)."""
-    question = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["question"]
+def captioner_judge(recipe: Recipe, folder: Path) -> Judge:
+    """The captioner in a folder as a judge, all captions of a clip in one row.
+
+    It judges by its verdict (rlkit/caption/verdict.py) where `algorithm: reward` trained it, else by the log-likelihood
+    of the caption, a sum over its tokens in nats. A captioner that knows more than the policy is a judge without being
+    trained to judge; the policy's own likelihood is none.
+    """
     captioner = models.load(Model(id=str(folder)))
+    told = folder / MANIFEST
+    question = PROMPTS[recipe.data.language]
+    if told.is_file():
+        question = json.loads(told.read_text(encoding="utf-8"))["question"]
+    score = verdict.scores if told.is_file() else likelihood
+    size = recipe.evaluate.per_device_eval_batch_size
 
     @torch.no_grad()
     def judge(clips: Sequence[Row], texts: Sequence[Sequence[str]], reader: Reader) -> list[list[float | None]]:
         captioner.model.eval()
         found: list[list[float | None]] = []
-        for start in range(0, len(clips), batch_size):
-            examples = [
-                asked(captioner, row, answers, question, reader)
-                for row, answers in zip(
-                    clips[start : start + batch_size], texts[start : start + batch_size], strict=True
-                )
-            ]
-            scores = verdict.scores(captioner, rows.batch_of(captioner, examples)).tolist()
+        for start in range(0, len(clips), size):
+            shown = zip(clips[start : start + size], texts[start : start + size], strict=True)
+            examples = [asked(captioner, row, answers, question, reader) for row, answers in shown]
+            scores = score(captioner, rows.batch_of(captioner, examples)).tolist()
             found += [one[: len(example.answers)] for one, example in zip(scores, examples, strict=True)]
         return found
 
     return judge
+
+
+def likelihood(captioner: Captioner, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """log p(caption) of all answers of a batch of rows, [B, A], in nats: a sum over tokens."""
+    return one_row.log_probs(captioner, batch)[0].sum(-1)
 
 
 def asked(captioner: Captioner, row: Row, answers: Sequence[str], question: str, reader: Reader) -> rows.Example:

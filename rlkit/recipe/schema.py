@@ -183,10 +183,11 @@ class Sampling:
     max_completion_length: Count = 64
     """Longest sample, in tokens; longer ones are cut and counted."""
     judge: str | None = None
-    """Who says which sample is wrong: `world` (the truth), the folder of a trained judge, a reward's name or path."""
+    """Who says which sample is wrong: `world` (the truth), the folder of a trained judge, the folder of a better
+    captioner, which judges by likelihood, or a reward's name or path."""
     judge_margin: Amount = 0.05
     """Least difference of the judge's scores between the chosen sample and a rejected one, in the judge's own unit: the
-    world's scores lie in [0, 1], a trained judge's are logits."""
+    world's scores lie in [0, 1], a trained judge's are logits, likelihoods are in nats."""
     gate: Literal["off", "warn", "stop"] = "stop"
     """What to do with a judge whose best sample does not beat the model's greedy caption on labelled held-out clips."""
     gate_clips: Count = 400

@@ -18,7 +18,7 @@ from data_synth.records import read_records, write_records
 from data_synth.world.captions import PROMPTS
 from reward_models import agreement
 from rlkit import models, reward_losses
-from rlkit.caption import clips, judges, one_row, own_samples, pairs, rows, trainer, verdict
+from rlkit.caption import clips, judges, own_samples, pairs, rows, trainer, verdict
 from rlkit.caption.dataset import Examples, training_examples
 from rlkit.evaluate import intervals
 from rlkit.models import Captioner
@@ -58,7 +58,7 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
             write_records(made, target)
         ranks.wait()
         records, held_out = read_records(target), HeldOut(found, recipe, pool)
-        systems = {"likelihood": summary(measure(captioner, held_out, likelihood, "likelihood", progress))}
+        systems = {"likelihood": summary(measure(captioner, held_out, judges.likelihood, "likelihood", progress))}
         examples = training_examples(captioner, records, found.reader, recipe)
         stage = f"reward: training on {len(records):,} clips with up to {recipe.num_negatives} negatives"
         seconds = trainer.train(captioner, bradley_terry, recipe, examples, folder, tracker, progress, stage=stage)
@@ -92,11 +92,6 @@ def bradley_terry(trainer, model, batch, counts):
         "rewards/margins": told.mean(),
         "rewards/accuracies": (told > 0).float().mean(),
     }
-
-
-def likelihood(captioner: Captioner, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """log p(caption) of all answers, [B, A]: what a captioner says of captions without being trained to judge."""
-    return one_row.log_probs(captioner, batch)[0].sum(-1)
 
 
 class HeldOut:

@@ -1,16 +1,21 @@
 """Judges of captions: the trained one scores alike in one row and through its public loader; others get columns."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import reward_models
-from rlkit.caption import judges, verdict
+from rlkit import models
+from rlkit.caption import judges, one_row, rows, verdict
 from rlkit.errors import RecipeError
-from rlkit.recipe import Recipe, Sampling
+from rlkit.recipe import Evaluate, Model, Recipe, Sampling
 
 TEXTS = ["A red circle moves left. Then a blue square spins.", "A red circle spins.", "Finally a green star grows."]
+
+
+TWO_AT_ONCE = Recipe(algorithm="dpo", evaluate=Evaluate(per_device_eval_batch_size=2))
 
 
 class OneClip:
@@ -38,7 +43,7 @@ def folder(tmp_path, tiny_captioner):
 
 def test_one_row_and_the_public_loader_give_the_same_scores(folder, make_clip):
     clip = make_clip(6, 0.25)
-    judge = judges.trained(folder, batch_size=2)
+    judge = judges.captioner_judge(TWO_AT_ONCE, folder)
     ours = judge([{"id": "a", "video": "a.mp4"}] * 3, [TEXTS, TEXTS[:2], TEXTS[1:]], OneClip(clip))
     score = reward_models.load(folder)
     column = {"videos": [clip.frames] * 3, "timestamps": [clip.timestamps] * 3}
@@ -50,6 +55,19 @@ def test_one_row_and_the_public_loader_give_the_same_scores(folder, make_clip):
     assert score(prompts=["?"], completions=TEXTS[:1], videos=[clip.frames], fps=[4.0]) == theirs[:1]
     with pytest.raises(ValueError, match="timestamps"):
         score(prompts=["?"], completions=TEXTS[:1], videos=[clip.frames])
+
+
+def test_a_captioner_judges_by_likelihood(folder, make_clip):
+    """The sum over a caption's tokens, as separate rows give it."""
+    (folder / judges.MANIFEST).unlink()
+    recipe = replace(TWO_AT_ONCE, sampling=Sampling(judge=str(folder)))
+    clip, rows_of = make_clip(6, 0.25), [{"id": "a", "video": "a.mp4"}]
+    (ours,) = judges.load(recipe)(rows_of, [TEXTS], OneClip(clip))
+    captioner = models.load(Model(id=str(folder), sharing="off"))
+    batch = rows.batch_of(captioner, [judges.asked(captioner, rows_of[0], TEXTS, "Describe the video.", OneClip(clip))])
+    log_probs, _ = one_row.separate_log_probs(captioner, batch)
+    np.testing.assert_allclose(ours, log_probs.sum(-1)[0].detach().numpy(), rtol=1e-4)
+    assert max(ours) < 0
 
 
 def test_a_caption_without_its_video_has_no_score(folder):
@@ -82,6 +100,6 @@ def test_a_model_is_loaded_once_the_judge_is_named(tmp_path):
 
 def test_scores_do_not_depend_on_the_other_captions(folder, make_clip):
     """A judge that sees the answers beside each other ranks by their order."""
-    judge, reader = judges.trained(folder, batch_size=1), OneClip(make_clip(6))
+    judge, reader = judges.captioner_judge(TWO_AT_ONCE, folder), OneClip(make_clip(6))
     forward, backward = judge([{"id": "a", "video": "a"}] * 2, [TEXTS, TEXTS[::-1]], reader)
     np.testing.assert_allclose(forward, backward[::-1], rtol=1e-4, atol=1e-5)
