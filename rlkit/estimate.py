@@ -59,6 +59,8 @@ def _on_meta(recipe: Recipe) -> tuple[Any, str]:
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
 
+    if recipe.reward is not None:
+        return None, "an encoder with heads is not estimated"
     if recipe.model.id is None and recipe.model.init is None:
         return None, "the recipe names no model"
     with torch.device("meta"):

@@ -7,7 +7,7 @@ weighed by their numbers of valid cells. A wrong shape, dtype or value raises Va
 
 Papers: Bradley & Terry 1952, Biometrika 39; Rao & Kupper 1967, JASA 62; Davidson 1970, JASA 65; Plackett 1975,
 Applied Statistics 24; McCullagh 1980, JRSS B 42; NIMA, https://huggingface.co/papers/1709.05424; Llama 2,
-https://huggingface.co/papers/2307.09288.
+https://huggingface.co/papers/2307.09288; Kendall & Gal 2017, https://huggingface.co/papers/1703.04977.
 
 Deviations: strengths are exp(score), and the constants of ties are tensors, to be learned with the scores. `emd` is
 the squared distance, for its root has no gradient at a perfect fit. `ranking` sums over its stages
@@ -80,6 +80,15 @@ def regression(score: Cells, target: Cells, mask: Mask = None, delta: float | No
     if not delta > 0:
         raise ValueError(f"regression: delta is {delta}, expected above 0, or None for the squared error.")
     return _mean(F.huber_loss(score, target, reduction="none", delta=delta))
+
+
+def gaussian(score: Cells, log_variance: Cells, target: Cells, mask: Mask = None) -> Loss:
+    """-log N(target; score, exp(log_variance)) without its constant: e^2 / (2 v) + log(v) / 2.
+
+    Kendall & Gal 2017, Eq. 8: where labels are noisy the variance grows, and their errors weigh less.
+    """
+    score, spread, target = _valid("gaussian", mask, score=score, log_variance=log_variance, target=target)
+    return _mean(((score - target) ** 2 * torch.exp(-spread) + spread) / 2)
 
 
 def ordered_cutpoints(raw: Float[Tensor, "*shape cuts"]) -> Float[Tensor, "*shape cuts"]:

@@ -38,8 +38,17 @@ METRICS: dict[str, Metric] = {
     "passes_to_target": Metric("passes to target", "lower", "forward passes until the target reward"),
     "pairwise_seen": Metric("pairwise, seen kinds", "higher", "chosen scored above rejected", True),
     "pairwise_unseen_kind": Metric("pairwise, unseen kind", "higher", "on a kind of negative not trained on", True),
+    "pairwise_held_out": Metric(
+        "pairwise, held out", "higher", "scored above a worse version of the same picture", True
+    ),
+    "pairwise_real": Metric("pairwise, real pictures", "higher", "real pictures scored above degraded ones", True),
+    "monotone_held_out": Metric("monotone", "higher", "sweeps of a fault that lower the score at every step", True),
+    "monotone_real": Metric("monotone, real pictures", "higher", "the same on real pictures", True),
+    "cartoon_smooth": Metric("clean cartoon", "higher", "scored above over-smoothed photos", True),
     "pairwise_blind": Metric("pairwise, blind", "", "without video", True),
     "calibration_error": Metric("calibration error", "lower", "expected calibration error", True),
+    "calibration_held_out": Metric("calibration error", "lower", "expected calibration error, held out", True),
+    "calibration_real": Metric("calibration, real pictures", "lower", "expected calibration error", True),
 }
 
 SYSTEMS: dict[str, str] = {
@@ -51,6 +60,8 @@ SYSTEMS: dict[str, str] = {
     "dpo_shuffled": "DPO on shuffled video",
     "likelihood": "likelihood, before training",
     "reward": "judge",
+    "laplacian": "Laplacian variance",
+    "untrained": "untrained network",
 }
 
 

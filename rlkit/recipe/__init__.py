@@ -4,6 +4,7 @@ from rlkit.recipe.marks import ALGORITHM, FAMILY, NEGATIVE, REWARD, Between, Cha
 from rlkit.recipe.schema import (
     Compare,
     Data,
+    EncoderReward,
     Evaluate,
     Guards,
     Lora,
@@ -18,6 +19,6 @@ from rlkit.recipe.schema import (
 )
 
 __all__ = [
-    "ALGORITHM", "FAMILY", "NEGATIVE", "REWARD", "Between", "Changes", "Compare", "Data", "Evaluate", "Guards", "Kind",
-    "Lora", "Loss", "Model", "Noise", "OnDisk", "PlugIn", "Recipe", "Sampling", "System", "Train",
+    "ALGORITHM", "FAMILY", "NEGATIVE", "REWARD", "Between", "Changes", "Compare", "Data", "EncoderReward", "Evaluate",
+    "Guards", "Kind", "Lora", "Loss", "Model", "Noise", "OnDisk", "PlugIn", "Recipe", "Sampling", "System", "Train",
 ]  # fmt: skip

@@ -38,8 +38,9 @@ def contradictions(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "data.pairs", "source: pairs needs the parquet file or folder, for example data.pairs=pairs/"
     if data.source != "world" and recipe.sampling.judge == "world":
         yield "sampling.judge", "`world` knows the truth of rendered clips only; name a reward model, or remove it"
-    if data.source != "world" and recipe.evaluate.split != "test":
+    if data.source not in ("world", "gallery") and recipe.evaluate.split != "test":
         yield "evaluate.split", "dev is a split of the world's clips; of your own, every fifth or fewer are held out"
+    yield from _of_encoders(recipe)
     if recipe.algorithm == "pairs":
         yield from _of_pair_making(recipe)
     if recipe.feedback.method != "snips" and recipe.feedback.metric in ("conversion_per_click", "continuation"):
@@ -73,3 +74,28 @@ def _of_pair_making(recipe: Recipe) -> Iterator[tuple[str, str]]:
     splits = recipe.pairs.splits
     if splits and abs(sum(splits.values()) - 1) > 1e-6:
         yield "pairs.splits", f"the shares add up to {sum(splits.values()):g}; they must add up to 1"
+
+
+ENCODERS = ("convnextv2", "dinov2")
+
+
+def _of_encoders(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """What belongs to rewards with heads on a vision encoder alone, and what they cannot do."""
+    if recipe.reward is None:
+        if recipe.model.init in ENCODERS:
+            yield "model.init", f"{recipe.model.init} sees and does not speak; it needs a `reward:` section"
+        if recipe.data.source == "gallery":
+            yield "data.source", "the gallery's pictures have no captions; they train rewards, with a `reward:` section"
+        return
+    if recipe.algorithm != "reward":
+        yield "reward", f"the section is for `algorithm: reward`, not {recipe.algorithm}"
+    if recipe.model.init is not None and recipe.model.init not in ENCODERS:
+        yield "model.init", f"{recipe.model.init} is no vision encoder; with `reward:` use {' or '.join(ENCODERS)}"
+    if recipe.model.init is not None and recipe.model.vision != "full":
+        yield "model.vision", "fresh weights must be trained; set vision to full, or give model.id"
+    if recipe.data.source not in ("gallery", "folder"):
+        yield "data.source", "labels come from the gallery, or from a folder: set it to gallery or folder"
+    if recipe.reward.ratings == "ordinal" and recipe.reward.levels < 2:
+        yield "reward.levels", "ordinal ratings need the number of grades, at least 2"
+    if not recipe.reward.crops and not recipe.reward.whole:
+        yield "reward.whole", "neither crops nor the whole: the model would see nothing"

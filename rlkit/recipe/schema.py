@@ -59,9 +59,9 @@ class Model:
     or `init`."""
     revision: str | None = None
     """Branch, tag or commit of a hub id; a commit makes the run reproducible. Quote it if it looks like a number."""
-    init: Literal["qwen2_5_vl", "qwen3_vl", "llava_onevision"] | None = None
+    init: Literal["qwen2_5_vl", "qwen3_vl", "llava_onevision", "convnextv2", "dinov2"] | None = None
     """Family to build in a tiny configuration with fresh weights, its tokenizer trained on the captions, when `id` is
-    null."""
+    null. convnextv2 and dinov2 are encoders, for `algorithm: reward` with a `reward:` section."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of the weights in memory. bfloat16 halves memory and needs a GPU that has it; bit-exact resume is promised for
     float32 on CPU."""
@@ -93,9 +93,9 @@ class Noise:
 class Data:
     """Where clips and captions come from, and how clips become frames."""
 
-    source: Literal["world", "folder", "pairs"] = "world"
+    source: Literal["world", "folder", "pairs", "gallery"] = "world"
     """`world` renders clips with known events, `folder` reads video files and captions, `pairs` reads a finished
-    preference set."""
+    preference set, `gallery` renders pictures and degrades them, for rewards."""
     folder: Annotated[str | None, OnDisk("folder")] = None
     """Folder of video files, for `source: folder`; for `source: pairs` where their videos lie, if not beside the pairs.
     Clips that do not decode are set aside with their reason; the run goes on."""
@@ -248,7 +248,8 @@ class Evaluate:
     num_clips: CountOrZero = 200
     """Held-out clips; 0 skips the evaluation. The interval of a share of n clips is about +-1/sqrt(n)."""
     split: Literal["test", "dev"] = "test"
-    """World only: choose settings on `dev` and report on `test`; neither shares a script with training."""
+    """World and gallery: choose settings on `dev` and report on `test`; neither shares a script or a picture with
+    training. The gallery's real pictures are scored for `test` alone."""
     controls: list[Literal["blind", "shuffled", "other_clip"]] = field(
         default_factory=lambda: ["blind", "shuffled", "other_clip"]
     )
@@ -350,6 +351,51 @@ class Feedback:
 
 
 @dataclass(frozen=True)
+class EncoderReward:
+    """For `algorithm: reward`: heads on a vision encoder, which score pictures and frames without reading a prompt."""
+
+    labels: Annotated[str | None, OnDisk("file")] = None
+    """For `data.source: folder`: JSONL with one group of labelled pictures or videos a line. null: labels.jsonl in
+    data.folder."""
+    attributes: list[str] = field(
+        default_factory=lambda: ["composition", "exposure", "colour", "sharpness", "artefacts"]
+    )
+    """Scores beside `overall`, which every model has and which pairs compare unless they name another."""
+    vetoes: list[str] = field(default_factory=lambda: ["anatomy"])
+    """Faults that are no matter of taste: a likely one lowers overall by about its logit, whatever the other scores."""
+    bins: CountOrZero = 5
+    """Ordered bins of the distribution of people's ratings; 0 has no such head."""
+    levels: CountOrZero = 0
+    """For `ratings: ordinal`: how many grades; they are 0, 1, ... in the labels."""
+    experts: list[str] = field(default_factory=lambda: ["general", "portrait"])
+    """Kinds of pictures with heads of their own; the second looks at the face. One alone has no router."""
+    hidden: Count = 64
+    """Width of the hidden layer in each expert's heads."""
+    features: Literal["pooled", "statistics"] = "pooled"
+    """What of the backbone is read: its own pooled output, or mean and spread of every stage, which show texture."""
+    pooling: Literal["mean", "attention"] = "mean"
+    """Over windows and frames. mean is blind to the order of frames; attention weighs them by content and time."""
+    crops: CountOrZero = 4
+    """Windows in native resolution per picture, each a pass of the backbone; 0 sees only the whole, scaled down."""
+    train_crops: Count | None = None
+    """How many of them in training, at random places that change with every epoch; null: as many as `crops`."""
+    train_items: Annotated[int, Between(2, 10**9)] | None = None
+    """Items of a group that a step looks at, drawn anew in every epoch; null: all. Few of many groups teach more."""
+    whole: bool = True
+    """Also the whole picture, scaled to one window: composition is not seen in crops."""
+    ratings: Literal["gaussian", "regression", "ordinal"] = "gaussian"
+    """How ratings are fitted: with a learnt variance, by squared errors, or as grades (proportional odds)."""
+    ties: Literal["none", "rao_kupper", "davidson"] = "rao_kupper"
+    """Model of pairs that people call equal, its constant learnt per attribute; none is Bradley and Terry's."""
+    terms: dict[Literal["pairs", "rankings", "ratings", "distribution", "veto", "route"], Amount] = field(
+        default_factory=lambda: {
+            "pairs": 1.0, "rankings": 1.0, "ratings": 1.0, "distribution": 1.0, "veto": 1.0, "route": 0.1,
+        }
+    )  # fmt: skip
+    """Weights of the loss's terms; a term not named weighs 0, and one without labels is 0."""
+
+
+@dataclass(frozen=True)
 class System:
     """One row of a comparison."""
 
@@ -414,6 +460,9 @@ class Recipe:
     """For `algorithm: compare`: the systems and seeds."""
     evaluate: Evaluate = field(default_factory=Evaluate)
     """What is measured on held-out clips."""
+    reward: EncoderReward | None = None
+    """For `algorithm: reward`: null trains a captioner to say Yes or No, a section trains a vision encoder with
+    heads."""
     guards: Guards = field(default_factory=Guards)
     """Checks inside the loop."""
 

@@ -24,6 +24,7 @@ from rlkit.evaluate import intervals
 from rlkit.models import Captioner
 from rlkit.recipe import Recipe
 from rlkit.report.page import write_report
+from rlkit.rewards import run as heads
 from rlkit.running import ranks
 from rlkit.running.folder import RunFolder
 from rlkit.running.progress import Progress, last_screen, quiet
@@ -35,7 +36,13 @@ Score = Callable[[Captioner, dict[str, torch.Tensor]], torch.Tensor]
 
 
 def run(recipe: Recipe, folder: RunFolder) -> None:
-    """Make pairs, measure the start by likelihood, train, measure the judge. See recipes/reward_consistency.yaml."""
+    """Make pairs, measure the start by likelihood, train, measure the judge. See recipes/reward_consistency.yaml.
+
+    With a `reward:` section a vision encoder with heads is trained instead (rlkit/rewards/run.py).
+    """
+    if recipe.reward is not None:
+        heads.run(recipe, folder)
+        return
     quiet()
     own = any(one.name == "own_samples" and one.weight for one in recipe.negatives)
     with Progress(folder.path.name, stages=clips.stages(recipe) + 4 + own) as progress:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import expit, log_softmax, logsumexp, softmax
+from scipy.stats import norm
 
 from rlkit import reward_losses as losses
 
@@ -21,6 +22,7 @@ NAMES = [
     "distribution",
     "emd",
     "ranking",
+    "gaussian",
 ]
 
 
@@ -46,6 +48,8 @@ def example(name, dtype=torch.float32):
     if name in ("regression", "huber"):
         function = losses.regression if name == "regression" else huber
         return function, {"score": normal(*SHAPE), "target": normal(*SHAPE)}, {}
+    if name == "gaussian":
+        return losses.gaussian, {key: normal(*SHAPE) for key in ("score", "log_variance", "target")}, {}
     if name == "ordinal":
         level = torch.randint(0, 4, SHAPE, generator=generator)
         return losses.ordinal, {"score": normal(*SHAPE), "level": level}, {"cutpoints": normal(3, 3).sort(-1).values}
@@ -79,6 +83,11 @@ def expected_cells(name, values):
         return -np.log(np.where(values["tie"], draw, better) / (better + worse + draw))
     if name == "regression":
         return (values["score"] - values["target"]) ** 2
+    if name == "gaussian":
+        return (
+            -norm(values["score"], np.exp(values["log_variance"] / 2)).logpdf(values["target"])
+            - math.log(2 * math.pi) / 2
+        )
     if name == "huber":
         error = np.abs(values["score"] - values["target"])
         return np.where(error <= 0.7, error**2 / 2, 0.7 * (error - 0.35))

@@ -1,0 +1,116 @@
+"""The gallery's rows as groups: pictures rendered and degraded by the project, or a user's own in the same columns.
+
+Rows of one picture are compared. One is better where no label of it is worse and some label is better; a tie is where
+all labels are equal; where one lacks a label that the other has, nothing is said.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import combinations, groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_synth.gallery import dataset
+from data_synth.gallery.degrade import ATTRIBUTES, DEGRADATIONS, visible
+from data_synth.gallery.scenes import render
+from rlkit.recipe import Data
+from rlkit.rewards.labels import Group, Item, Pair
+from rlkit.running import ranks
+from rlkit.running.progress import Progress
+
+GALLERY = Path("runs/gallery")  # rendered pictures are shared by all recipes
+STRENGTHS = ((0.15, 0.5), (0.5, 1.0))  # each fault once in either range
+FAULTS = 5
+SPLITS = {"train": 0, "dev": 1, "test": 2}
+SEEDS = 10
+"""A split's seed is SEEDS * data.world_seed + its number: no two share a picture."""
+SIZE = 192
+
+
+def pictures(data: Data, split: str, count: int, progress: Progress) -> Path:
+    """The folder of `count` rendered pictures of a split with all their versions; rendered where it is missing."""
+    size, seed = data.frame_size or SIZE, seed_of(data, split)
+    folder = GALLERY / f"seed{data.world_seed}-size{size}" / f"{split}-{count}"
+    progress.stage(f"rendering {count:,} pictures ({split})", total=count)
+    with ranks.main_first():
+        if ranks.is_main() and not (folder / dataset.GALLERY_NAME).is_file():
+            dataset.write_gallery(folder, _counted(training_rows(count, seed=seed, size=size), progress))
+    return folder
+
+
+def seed_of(data: Data, split: str) -> int:
+    """The gallery's seed of a split."""
+    return SEEDS * data.world_seed + SPLITS[split]
+
+
+def training_rows(count: int, *, seed: int, size: int) -> Iterator[dict[str, Any]]:
+    """Every picture clean, with FAULTS faults weak and strong, with what makes no difference, and with its figure right
+    and wrong where it has one."""
+    pairs = dataset.pairs(count, seed=seed, size=size, degradations=0)
+    for picture, others in groupby(pairs, key=lambda pair: pair["chosen"]["picture"]):
+        scene, draw = render(picture, size=size), np.random.default_rng([picture, 2])
+        clean = dataset.row(scene, picture)
+        yield clean
+        for name in draw.permutation(list(DEGRADATIONS))[:FAULTS]:
+            for low, high in STRENGTHS:
+                spoilt = dataset.spoilt(scene, picture, str(name), float(draw.uniform(low, high)))
+                if visible(clean["image"], spoilt["image"]):
+                    yield spoilt
+        for pair in others:
+            for one in (pair["chosen"], pair["rejected"]):
+                if not np.array_equal(one["image"], clean["image"]):
+                    yield one
+
+
+def _counted(rows: Iterable[dict[str, Any]], progress: Progress) -> Iterator[dict[str, Any]]:
+    for _, of_picture in groupby(rows, key=lambda row: row["picture"]):
+        yield from of_picture
+        progress.advance()
+
+
+def groups(folder: Path, *, cache_gib: float) -> list[Group]:
+    """The pictures of a gallery's folder, each with its versions; pixels beyond `cache_gib` stay on the disk."""
+    by_picture: dict[int, list[Item]] = {}
+    labels: dict[int, list[Mapping[str, Any]]] = {}
+    left = cache_gib * 2**30
+    for row in dataset.read_gallery(folder):
+        left -= row["image"].nbytes
+        by_picture.setdefault(row["picture"], []).append(item_of(row, row["image"] if left > 0 else row["file"]))
+        labels.setdefault(row["picture"], []).append({"ratings": row["ratings"], "veto": row["veto"]})
+    return [Group(str(name), tuple(items), compared(labels[name])) for name, items in by_picture.items()]
+
+
+def compared(rows: Sequence[Mapping[str, Any]]) -> tuple[Pair, ...]:
+    """The pairs among versions of one picture that their labels decide."""
+    found = []
+    for one, other in combinations(range(len(rows)), 2):
+        sign = verdict(rows[one], rows[other])
+        if sign is not None:
+            better, worse = (one, other) if sign >= 0 else (other, one)
+            found.append(Pair(better, worse, tie=sign == 0))
+    return tuple(found)
+
+
+def item_of(row: Mapping[str, Any], media: Any) -> Item:
+    """A row's labels with its picture, or the file that holds it."""
+    ratings = {name: value for name, value in row["ratings"].items() if value is not None}
+    veto = {name: value for name, value in row["veto"].items() if value is not None}
+    return Item(media, ratings, row["distribution"], veto, row["kind"], row["face"])
+
+
+def verdict(one: Mapping[str, Any], other: Mapping[str, Any]) -> int | None:
+    """1 where `one` is better, -1 where `other` is, 0 in a tie, None where the labels do not say."""
+    differences = []
+    for name in ATTRIBUTES:
+        values = [row["ratings"][name] for row in (one, other)]
+        if None in values:
+            return None
+        differences.append(values[0] - values[1])
+    wrong = [row["veto"]["anatomy"] for row in (one, other)]
+    differences.append(0 if None in wrong else int(wrong[1]) - int(wrong[0]))
+    if all(d == 0 for d in differences):
+        return 0
+    if all(d >= 0 for d in differences):
+        return 1
+    return -1 if all(d <= 0 for d in differences) else None

@@ -1,0 +1,219 @@
+"""Trains a vision encoder with heads: transformers' own loop around rlkit/rewards/loss.py, one row being a group.
+
+Checked against transformers 5.23. Overrides: the batches, the counts that accumulation divides by, the loss, loading a
+checkpoint (whole and strictly), and saving without training_args.bin, which is a pickle.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.data_loader import prepare_data_loader
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import Trainer
+
+from reward_models.encoder import Spec, VisionReward, backbone_of
+from reward_models.heads import OVERALL, Outputs
+from reward_models.views import ViewPlan, Views
+from rlkit.errors import ModelError
+from rlkit.models import tiny_encoder
+from rlkit.recipe import EncoderReward, Model, Recipe
+from rlkit.rewards import loss
+from rlkit.rewards.dataset import Collator, EpochBatches, Groups
+from rlkit.running import ranks
+from rlkit.running.folder import RunFolder
+from rlkit.running.progress import Progress
+from rlkit.running.tracking import Tracker
+from rlkit.running.training import MarkCheckpoints, StopWhenAsked, fit, optimizer, training_arguments
+
+STANDARDISE_ON = 64  # groups
+INPUTS = ("pixel_values", "view", "time", "expert")
+
+
+class RewardTrainer(Trainer):
+    """The step's loss is each term's mean over the labels of the whole accumulated batch, over all processes."""
+
+    def __init__(self, reward: VisionReward, recipe: Recipe, examples: Groups, **arguments: Any) -> None:
+        super().__init__(model=reward, train_dataset=examples, **arguments)
+        self.recipe, self.settings = recipe, recipe.reward
+        self.loss_is_scaled_for_ga = True
+        self._metrics: dict[str, list[tuple[float, float]]] = {}
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The same batches for every number of workers and after a resume."""
+        args, examples = self.args, self.train_dataset
+        batches = EpochBatches(
+            len(examples),
+            self._train_batch_size,
+            lambda index: 0,
+            seed=self.recipe.seed,
+            accumulation=args.gradient_accumulation_steps,
+            rank=args.process_index,
+            ranks=args.world_size,
+        )
+        loader = DataLoader(
+            examples,
+            batch_sampler=batches,
+            collate_fn=Collator(self.model.spec.outputs),
+            num_workers=args.dataloader_num_workers,
+            persistent_workers=args.dataloader_num_workers > 0,
+        )
+        return prepare_data_loader(loader, args.device, num_processes=1, process_index=0, put_on_device=True)
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor:
+        """Labels of every term in the whole step, over all processes."""
+        found = torch.stack([loss.counts(batch) for batch in batch_samples]).sum(0).to(device)
+        return self.accelerator.reduce(found, "sum") if self.args.world_size > 1 else found
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """Sum over this batch's labels over the labels of the whole step; times ranks, since DDP averages gradients."""
+        judged = model(**{name: inputs[name] for name in INPUTS})
+        found = loss.terms(judged, inputs, self.settings)
+        here = loss.counts(inputs)
+        total = judged.mean.sum() * 0
+        for number, name in enumerate(loss.TERMS):
+            share = float(here[number]) / max(float(num_items_in_batch[number]), 1.0)
+            total = total + self.settings.terms.get(name, 0.0) * share * found[name]
+            if here[number]:
+                self._note(f"loss/{name}", float(found[name].detach()), float(here[number]))
+        self._note_pairs(judged, inputs)
+        total = total * self.args.world_size
+        return (total, {}) if return_outputs else total
+
+    def _note_pairs(self, judged, inputs) -> None:
+        """TRL's words for pairs: the margin, and how often it has the right sign."""
+        better, worse, attribute = inputs["pair"][~inputs["tie"]].unbind(1)
+        if len(better):
+            scores = judged.scores.detach()
+            margin = scores[better, attribute] - scores[worse, attribute]
+            self._note("rewards/margins", float(margin.mean()), len(margin))
+            self._note("rewards/accuracies", float((margin > 0).float().mean()), len(margin))
+
+    def _note(self, name: str, value: float, weight: float) -> None:
+        self._metrics.setdefault(name, []).append((value, weight))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the metrics' means since the last log, over all processes; leaves out `train_loss`, which forgets what
+        was before a resume."""
+        merged: dict[str, list[tuple[float, float]]] = {}
+        for one in ranks.gathered(self._metrics):
+            for name, values in one.items():
+                merged.setdefault(name, []).extend(values)
+        means = {name: sum(v * w for v, w in values) / sum(w for _, w in values) for name, values in merged.items()}
+        self._metrics.clear()
+        super().log({**{k: v for k, v in logs.items() if k != "train_loss"}, **means}, start_time)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        stored = load_file(Path(resume_from_checkpoint) / "model.safetensors")
+        (self.model if model is None else model).load_state_dict(stored, strict=True)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
+
+
+def spec_of(settings: EncoderReward) -> Spec:
+    """The recipe's `reward:` section as the model keeps it. Raises ModelError for values that do not go together."""
+    try:
+        outputs = Outputs(
+            (OVERALL, *settings.attributes),
+            tuple(settings.vetoes),
+            settings.bins,
+            settings.levels if settings.ratings == "ordinal" else 0,
+            tuple(settings.experts),
+            settings.hidden,
+        )
+        plan = ViewPlan(settings.crops, settings.whole)
+    except ValueError as error:
+        raise ModelError(f"reward: {error}") from error
+    return Spec(outputs, plan, settings.features, settings.pooling)
+
+
+def load(
+    model: Model, settings: EncoderReward, *, window: int = 64, frames: int | None = 8, seed: int = 0
+) -> VisionReward:
+    """What the recipe's `model:` and `reward:` sections ask for, with fresh heads.
+
+    `vision` frozen trains the heads alone, lora an adapter with them, full everything. Raises ModelError for a model
+    that is no vision encoder.
+    """
+    from transformers import AutoImageProcessor
+
+    spec = spec_of(settings)
+    if frames is not None:
+        spec = Spec(spec.outputs, ViewPlan(spec.views.crops, spec.views.whole, frames), spec.features, spec.pooling)
+    try:
+        if model.id is None:
+            if model.init not in tiny_encoder.FAMILIES:
+                raise ModelError(f"model.init is {model.init}; encoders are {', '.join(tiny_encoder.FAMILIES)}.")
+            backbone, processor = tiny_encoder.build(model.init, window=window, seed=seed)
+        else:
+            backbone = backbone_of(model.id, revision=model.revision)
+            revision = {} if model.revision is None else {"revision": model.revision}
+            processor = AutoImageProcessor.from_pretrained(model.id, **revision)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"model.id {model.id!r} cannot be loaded as a vision encoder: {first}") from error
+    backbone.requires_grad_(model.vision == "full")
+    if model.vision == "lora":
+        backbone = with_lora(backbone, model)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            reward = VisionReward(backbone, Views(processor, spec.views), spec)
+    except ValueError as error:
+        raise ModelError(f"model: {error}") from error
+    return reward.to(ranks.device(), getattr(torch, model.dtype))
+
+
+def with_lora(backbone: nn.Module, model: Model) -> nn.Module:
+    """The encoder in PEFT; `all-linear` are all its linear layers. Raises ModelError for names it does not have."""
+    from peft import LoraConfig, get_peft_model
+
+    lora = model.lora
+    config = LoraConfig(
+        r=lora.r, lora_alpha=lora.lora_alpha, lora_dropout=lora.lora_dropout, target_modules=lora.target_modules
+    )
+    try:
+        return get_peft_model(backbone, config)
+    except ValueError as error:
+        raise ModelError(f"model.lora: {error}") from error
+
+
+@torch.no_grad()
+def standardise(reward: VisionReward, examples: Groups) -> None:
+    """Let the heads see features of mean 0 and deviation 1 over the first groups; a checkpoint brings its own."""
+    collate, found = Collator(reward.spec.outputs), []
+    reward.eval()
+    for index in range(min(len(examples), STANDARDISE_ON)):
+        batch = collate([examples[index, 0]])
+        shown = [batch[name].to(ranks.device()) for name in ("pixel_values", "view", "time")]
+        found.append(reward.pooled(shown[0].to(next(reward.parameters()).dtype), *shown[1:])[0])
+    reward.heads.standardise(torch.cat(found))
+
+
+def train(
+    reward: VisionReward,
+    recipe: Recipe,
+    examples: Groups,
+    folder: RunFolder,
+    tracker: Tracker,
+    progress: Progress,
+    *,
+    stage: str,
+) -> float:
+    """Train, resuming from the folder's last whole checkpoint; returns the seconds it took."""
+    trainer = RewardTrainer(
+        reward,
+        recipe,
+        examples,
+        args=training_arguments(recipe, folder),
+        callbacks=[MarkCheckpoints(folder), StopWhenAsked()],
+        optimizers=(optimizer(reward, recipe), None),
+    )
+    return fit(trainer, recipe, len(examples), folder, tracker, progress, stage=stage)

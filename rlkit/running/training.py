@@ -1,0 +1,107 @@
+"""What every trainer of a recipe shares: TrainingArguments, the optimiser, whole checkpoints, stopping and resuming."""
+
+import time
+
+import torch
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from rlkit.errors import RecipeError
+from rlkit.muon import MuonWithAdamW
+from rlkit.recipe import Recipe
+from rlkit.running import interrupt, ranks
+from rlkit.running.folder import RunFolder
+from rlkit.running.progress import Progress
+from rlkit.running.tracking import Tracker, attach, for_transformers
+
+
+class MarkCheckpoints(TrainerCallback):
+    """Marks a checkpoint as whole once every file of it is written; resuming reads only marked ones."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    def on_save(self, args, state, control, **_: object) -> None:
+        """After the last file of a checkpoint, of every process."""
+        ranks.wait()
+        self.folder.checkpoint_complete(state.global_step)
+
+
+class StopWhenAsked(TrainerCallback):
+    """Ctrl-C or SIGTERM: finish the step, save, leave."""
+
+    def on_step_end(self, args, state, control, **_: object) -> None:
+        """After each optimiser step."""
+        if interrupt.requested():
+            control.should_save = control.should_training_stop = True
+
+
+def training_arguments(recipe: Recipe, folder: RunFolder) -> TrainingArguments:
+    """The recipe's `train:` section as transformers reads it; our own batches, logs and checkpoints around it."""
+    train = recipe.train
+    return TrainingArguments(
+        output_dir=str(folder.checkpoints),
+        learning_rate=train.learning_rate,
+        per_device_train_batch_size=train.per_device_train_batch_size,
+        gradient_accumulation_steps=train.gradient_accumulation_steps,
+        max_steps=train.max_steps,
+        num_train_epochs=train.num_train_epochs,
+        warmup_steps=train.warmup_steps,
+        lr_scheduler_type=train.lr_scheduler_type,
+        max_grad_norm=train.max_grad_norm,
+        weight_decay=train.weight_decay,
+        adam_beta2=train.adam_beta2,
+        logging_steps=train.logging_steps,
+        logging_nan_inf_filter=False,
+        save_strategy="steps" if train.save_steps else "no",
+        save_steps=train.save_steps or 500,
+        # The old checkpoint goes before the new one is marked: with one alone a kill in between would lose both.
+        save_total_limit=train.save_total_limit + 1,
+        activation_checkpointing=train.gradient_checkpointing,
+        bf16=train.bf16,
+        dataloader_num_workers=train.dataloader_num_workers,
+        remove_unused_columns=False,
+        report_to=for_transformers(train.report_to),
+        seed=recipe.seed,
+        disable_tqdm=True,
+        use_cpu=ranks.on_cpu(),
+        average_tokens_across_devices=False,
+    )
+
+
+def optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer | None:
+    """Muon where the recipe asks for it; None leaves the choice to transformers. Raises RecipeError for Muon under
+    DeepSpeed or FSDP, which hand an optimiser pieces of matrices."""
+    train = recipe.train
+    if train.optim != "muon":
+        return None
+    if ranks.sharded():
+        raise RecipeError(
+            "train.optim is muon, which needs whole matrices, but this launch shares them out (DeepSpeed or FSDP); "
+            "use train.optim=adamw_torch, or accelerate_configs/ddp.yaml"
+        )
+    return MuonWithAdamW(model, lr=train.learning_rate, weight_decay=train.weight_decay, betas=(0.9, train.adam_beta2))
+
+
+def fit(
+    trainer: Trainer, recipe: Recipe, rows: int, folder: RunFolder, tracker: Tracker, progress: Progress, *, stage: str
+) -> float:
+    """Train on `rows` rows, resuming from the folder's last whole checkpoint; leaves the model in eval mode and returns
+    the seconds it took."""
+    attach(trainer, tracker, progress)
+    arguments = trainer.args
+    checkpoint = folder.last_checkpoint()
+    folder.resume_at(None if checkpoint is None else int(checkpoint.name.rpartition("-")[2]))
+    rows_per_step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    steps = recipe.train.max_steps if recipe.train.max_steps >= 0 else None
+    if steps is None:
+        steps = round(-(-rows // rows_per_step) * recipe.train.num_train_epochs)
+    progress.stage(stage, total=steps, samples_per_step=rows_per_step)
+    began = time.monotonic()
+    if checkpoint is not None and int(checkpoint.name.rpartition("-")[2]) >= steps:
+        trainer._load_from_checkpoint(str(checkpoint))  # transformers would take one more step
+    elif steps:
+        with interrupt.held():
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    trainer.model.eval()
+    return time.monotonic() - began

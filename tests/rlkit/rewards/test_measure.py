@@ -1,0 +1,59 @@
+"""What the shares of a measured reward are made of."""
+
+import numpy as np
+import pytest
+
+from rlkit.rewards import measure
+
+
+def row(picture, degradation, strength, score, style="photo", source="rendered"):
+    told = {"picture": picture, "degradation": degradation, "strength": strength, "style": style, "source": source}
+    return told | {"kind": "general", "scores": {"reward": score}}
+
+
+ROWS = [
+    row("a", None, 0.0, 1.0),
+    row("a", "blur", 0.5, 0.5),
+    row("a", "blur", 1.0, 0.6),  # below the clean one, but above a weaker blur
+    row("a", "noise", 0.5, 2.0),
+    row("a", "noise", 1.0, 1.0),
+    row("a", "over_smoothed_skin", 0.25, -9.0),
+    row("a", "over_smoothed_skin", 1.0, -1.0),
+    row("b", None, 0.0, 0.0, "cartoon"),
+    row("b", "blur", 0.5, -1.0, "cartoon"),
+    row("b", "missing_texture", 0.5, 5.0, "cartoon"),  # no fault of a cartoon
+    row("b", "right", 0.0, 1.0, "cartoon"),
+    row("b", "wrong", 0.0, 0.5, "cartoon"),
+    row("7", None, 0.0, 1.0, source="real"),
+    row("7", "moire", 0.5, 0.0, source="real"),
+]
+
+
+def test_shares_are_of_pictures_and_a_tie_counts_half():
+    found = {name: one["value"] for name, one in measure.summary(ROWS, "reward").items()}
+    assert found["pairwise_held_out"] == pytest.approx(((1 + 1 + 0 + 0.5 + 1 + 1) / 6 + 1) / 2)
+    assert found["monotone_held_out"] == pytest.approx(((0 + 0 + 0) / 3 + 1) / 2)  # smoothing: -9, then -1
+    assert found["pairwise_blur"] == 1 and found["pairwise_noise"] == pytest.approx(0.25)
+    assert "pairwise_missing_texture" not in found
+    assert found["pairwise_anatomy"] == 1 and found["pairwise_real"] == 1 and found["pairwise_real_moire"] == 1
+    assert found["cartoon_smooth"] == 1  # 0.0 against the photo's -1.0; the weak smoothing is not counted
+
+
+def test_calibration_is_of_the_sigmoid_of_the_margin():
+    sure = [("a", 4.0), ("b", 4.0), ("c", 4.0), ("d", -4.0)]
+    assert measure.calibration(sure)["value"] == pytest.approx(1 / (1 + np.exp(-4)) - 0.75)
+
+
+def test_the_statistic_falls_with_blur():
+    picture = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    soft = ((picture[:-1].astype(int) + picture[1:]) // 2).astype(np.uint8)
+    sharp, blurred = measure.laplacian([picture, soft], [(), ()])
+    assert sharp > blurred
+
+
+def test_every_real_picture_comes_clean_first_with_faults_at_every_strength():
+    pytest.importorskip("skimage")
+    versions = next(measure.photographs())
+    assert versions[0]["degradation"] is None and versions[0]["source"] == "real"
+    faults = {one["degradation"] for one in versions[1:]}
+    assert len(versions) == 1 + 4 * len(faults) and len(faults) >= 10
