@@ -91,8 +91,8 @@ def _of_encoders(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "reward", f"the section is for `algorithm: reward`, not {recipe.algorithm}"
     if recipe.model.init is not None and recipe.model.init not in ENCODERS:
         yield "model.init", f"{recipe.model.init} is no vision encoder; with `reward:` use {' or '.join(ENCODERS)}"
-    if recipe.model.init is not None and recipe.model.vision != "full":
-        yield "model.vision", "fresh weights must be trained; set vision to full, or give model.id"
+    if recipe.model.init is not None and recipe.model.vision == "lora":
+        yield "model.vision", "an adapter is stored without its base, and fresh weights are stored nowhere; use full"
     if recipe.data.source not in ("gallery", "folder"):
         yield "data.source", "labels come from the gallery, or from a folder: set it to gallery or folder"
     if recipe.reward.ratings == "ordinal" and recipe.reward.levels < 2:

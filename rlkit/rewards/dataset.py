@@ -23,10 +23,20 @@ class Groups(torch.utils.data.Dataset):
     """`dataset[index, epoch]`: a group, at most `items` of it, with its windows; both drawn anew in every epoch, the
     same for every run."""
 
+    inputs = ("pixel_values", "view", "time", "expert")
+
     def __init__(
-        self, groups: Sequence[Group], views: Views, *, seed: int, crops: int | None = None, items: int | None = None
+        self,
+        groups: Sequence[Group],
+        views: Views,
+        outputs: Outputs,
+        *,
+        seed: int,
+        crops: int | None = None,
+        items: int | None = None,
     ) -> None:
         self.groups, self.views, self.seed, self.crops, self.items = groups, views, seed, crops, items
+        self.collator = Collator(outputs)
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -45,6 +55,22 @@ class Groups(torch.utils.data.Dataset):
         return group, self.views.windows(frames, faces, seed=spots, crops=self.crops)
 
 
+class Featured(torch.utils.data.Dataset):
+    """`dataset[index, epoch]`: a group with the features of its items, for a backbone that is not trained."""
+
+    inputs = ("features", "region", "expert")
+
+    def __init__(self, groups: Sequence[Group], features: Sequence[tuple[Tensor, Tensor]], outputs: Outputs) -> None:
+        self.groups, self.features = groups, features
+        self.collator = FeaturedCollator(outputs)
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Group, tuple[Tensor, Tensor]]:
+        return self.groups[key[0]], self.features[key[0]]
+
+
 class EpochBatches(LengthGroupedBatches):
     """Its batches as (index, epoch), for data that is cut anew in every epoch."""
 
@@ -54,38 +80,48 @@ class EpochBatches(LengthGroupedBatches):
 
 
 class Collator:
-    """Groups as one batch of items; a class so that worker processes can be spawned."""
+    """Groups as one batch of windows and labels; a class so that worker processes can be spawned."""
 
     def __init__(self, outputs: Outputs) -> None:
         self.outputs = outputs
 
     def __call__(self, examples: list[tuple[Group, list[Windows]]]) -> dict[str, Tensor]:
-        """The input of VisionReward (`pixel_values`, `view`, `time`, `expert`) and the labels:
+        labels = labels_of([group for group, _ in examples], self.outputs)
+        return collate([one for _, windows in examples for one in windows], labels["expert"].tolist()) | labels
 
-        `ratings` [N, A], `distribution` [N, bins], `veto` [N, V], `pair` [P, 3] (better, worse, attribute), `tie` [P],
-        `margin` [P], `ranking` [R, L] places of items, the best first, -1 behind the last, `ranking_attribute` [R].
-        """
-        items = [item for group, _ in examples for item in group.items]
-        experts = self.outputs.experts
-        known = [UNKNOWN if item.kind is None else experts.index(item.kind) for item in items]
-        batch = collate([one for _, windows in examples for one in windows], known)
-        attributes = {name: number for number, name in enumerate(self.outputs.attributes)}
-        starts = np.cumsum([0, *(len(group.items) for group, _ in examples)])
-        pairs = [(at, pair) for at, (group, _) in zip(starts, examples, strict=False) for pair in group.pairs]
-        lists = [(at, one) for at, (group, _) in zip(starts, examples, strict=False) for one in group.rankings]
-        longest = max((len(one.order) for _, one in lists), default=0)
-        ranking = [[at + place for place in one.order] + [-1] * (longest - len(one.order)) for at, one in lists]
-        compared = [(at + one.better, at + one.worse, attributes[one.attribute]) for at, one in pairs]
-        return batch | {
-            "ratings": _named([item.ratings for item in items], self.outputs.attributes),
-            "veto": _named([item.veto for item in items], self.outputs.vetoes),
-            "distribution": _shares([item.distribution for item in items], self.outputs.bins),
-            "pair": torch.tensor(compared, dtype=torch.long).reshape(-1, 3),
-            "tie": torch.tensor([one.tie for _, one in pairs], dtype=torch.bool),
-            "margin": torch.tensor([one.margin for _, one in pairs], dtype=torch.float32),
-            "ranking": torch.tensor(ranking, dtype=torch.long).reshape(len(lists), longest),
-            "ranking_attribute": torch.tensor([attributes[one.attribute] for _, one in lists], dtype=torch.long),
-        }
+
+class FeaturedCollator(Collator):
+    """Groups as one batch of features and labels."""
+
+    def __call__(self, examples: list[tuple[Group, tuple[Tensor, Tensor]]]) -> dict[str, Tensor]:
+        features, region = (torch.cat(parts) for parts in zip(*(both for _, both in examples), strict=True))
+        return labels_of([group for group, _ in examples], self.outputs) | {"features": features, "region": region}
+
+
+def labels_of(groups: Sequence[Group], outputs: Outputs) -> dict[str, Tensor]:
+    """The labels of N items: `expert` [N], `ratings` [N, A], `distribution` [N, bins], `veto` [N, V], `pair` [P, 3]
+    (better, worse, attribute), `tie` [P], `margin` [P], `ranking` [R, L] places of items, the best first, -1 behind the
+    last, `ranking_attribute` [R]."""
+    items = [item for group in groups for item in group.items]
+    known = [UNKNOWN if item.kind is None else outputs.experts.index(item.kind) for item in items]
+    attributes = {name: number for number, name in enumerate(outputs.attributes)}
+    starts = np.cumsum([0, *(len(group.items) for group in groups)])
+    pairs = [(at, pair) for at, group in zip(starts, groups, strict=False) for pair in group.pairs]
+    lists = [(at, one) for at, group in zip(starts, groups, strict=False) for one in group.rankings]
+    longest = max((len(one.order) for _, one in lists), default=0)
+    ranking = [[at + place for place in one.order] + [-1] * (longest - len(one.order)) for at, one in lists]
+    compared = [(at + one.better, at + one.worse, attributes[one.attribute]) for at, one in pairs]
+    return {
+        "expert": torch.tensor(known),
+        "ratings": _named([item.ratings for item in items], outputs.attributes),
+        "veto": _named([item.veto for item in items], outputs.vetoes),
+        "distribution": _shares([item.distribution for item in items], outputs.bins),
+        "pair": torch.tensor(compared, dtype=torch.long).reshape(-1, 3),
+        "tie": torch.tensor([one.tie for _, one in pairs], dtype=torch.bool),
+        "margin": torch.tensor([one.margin for _, one in pairs], dtype=torch.float32),
+        "ranking": torch.tensor(ranking, dtype=torch.long).reshape(len(lists), longest),
+        "ranking_attribute": torch.tensor([attributes[one.attribute] for _, one in lists], dtype=torch.long),
+    }
 
 
 def _named(rows: Sequence[Any], names: Sequence[str]) -> Tensor:

@@ -31,7 +31,14 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
         reward = trainer.load(recipe.model, recipe.reward, frames=recipe.data.num_frames, seed=recipe.seed)
         train, rest = labelled(recipe, folder, reward, progress)
         settings = recipe.reward
-        examples = Groups(train, reward.views, seed=recipe.seed, crops=settings.train_crops, items=settings.train_items)
+        examples = Groups(
+            train,
+            reward.views,
+            reward.spec.outputs,
+            seed=recipe.seed,
+            crops=settings.train_crops,
+            items=settings.train_items,
+        )
         trainer.standardise(reward, examples)
         stage = f"reward: training on {len(train):,} groups of {sum(len(one.items) for one in train):,} pictures"
         seconds = trainer.train(reward, recipe, examples, folder, tracker, progress, stage=stage)

@@ -21,7 +21,7 @@ from rlkit.errors import ModelError
 from rlkit.models import tiny_encoder
 from rlkit.recipe import EncoderReward, Model, Recipe
 from rlkit.rewards import loss
-from rlkit.rewards.dataset import Collator, EpochBatches, Groups
+from rlkit.rewards.dataset import EpochBatches, Featured, Groups
 from rlkit.running import ranks
 from rlkit.running.folder import RunFolder
 from rlkit.running.progress import Progress
@@ -29,14 +29,13 @@ from rlkit.running.tracking import Tracker
 from rlkit.running.training import MarkCheckpoints, StopWhenAsked, fit, optimizer, training_arguments
 
 STANDARDISE_ON = 64  # groups
-INPUTS = ("pixel_values", "view", "time", "expert")
 
 
 class RewardTrainer(Trainer):
     """The step's loss is each term's mean over the labels of the whole accumulated batch, over all processes."""
 
-    def __init__(self, reward: VisionReward, recipe: Recipe, examples: Groups, **arguments: Any) -> None:
-        super().__init__(model=reward, train_dataset=examples, **arguments)
+    def __init__(self, model: nn.Module, recipe: Recipe, examples: Groups | Featured, **arguments: Any) -> None:
+        super().__init__(model=model, train_dataset=examples, **arguments)
         self.recipe, self.settings = recipe, recipe.reward
         self.loss_is_scaled_for_ga = True
         self._metrics: dict[str, list[tuple[float, float]]] = {}
@@ -56,7 +55,7 @@ class RewardTrainer(Trainer):
         loader = DataLoader(
             examples,
             batch_sampler=batches,
-            collate_fn=Collator(self.model.spec.outputs),
+            collate_fn=examples.collator,
             num_workers=args.dataloader_num_workers,
             persistent_workers=args.dataloader_num_workers > 0,
         )
@@ -69,7 +68,7 @@ class RewardTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Sum over this batch's labels over the labels of the whole step; times ranks, since DDP averages gradients."""
-        judged = model(**{name: inputs[name] for name in INPUTS})
+        judged = model(**{name: inputs[name] for name in self.train_dataset.inputs})
         found = loss.terms(judged, inputs, self.settings)
         here = loss.counts(inputs)
         total = judged.mean.sum() * 0
@@ -188,13 +187,33 @@ def with_lora(backbone: nn.Module, model: Model) -> nn.Module:
 @torch.no_grad()
 def standardise(reward: VisionReward, examples: Groups) -> None:
     """Let the heads see features of mean 0 and deviation 1 over the first groups; a checkpoint brings its own."""
-    collate, found = Collator(reward.spec.outputs), []
     reward.eval()
-    for index in range(min(len(examples), STANDARDISE_ON)):
-        batch = collate([examples[index, 0]])
-        shown = [batch[name].to(ranks.device()) for name in ("pixel_values", "view", "time")]
-        found.append(reward.pooled(shown[0].to(next(reward.parameters()).dtype), *shown[1:])[0])
-    reward.heads.standardise(torch.cat(found))
+    found = [pooled(reward, examples, index)[0] for index in range(min(len(examples), STANDARDISE_ON))]
+    reward.heads.standardise(torch.cat(found).to(ranks.device()))
+
+
+def pooled(reward: VisionReward, examples: Groups, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The features of a group's items, and of their regions; on the CPU."""
+    batch = examples.collator([examples[index, 0]])
+    shown = [batch[name].to(ranks.device()) for name in ("pixel_values", "view", "time")]
+    features, region = reward.pooled(shown[0].to(next(reward.parameters()).dtype), *shown[1:])
+    return features.cpu(), region.cpu()
+
+
+@torch.no_grad()
+def featured(reward: VisionReward, examples: Groups, progress: Progress) -> Featured:
+    """The examples as features: what does not change is computed once. Processes share the work."""
+    reward.eval()
+    progress.stage(f"features of {len(examples):,} groups", total=len(examples))
+
+    def some(part: list[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        found = []
+        for index in part:
+            found.append(pooled(reward, examples, index))
+            progress.advance()
+        return found
+
+    return Featured(examples.groups, ranks.spread(some, list(range(len(examples)))), reward.spec.outputs)
 
 
 def train(
@@ -207,13 +226,20 @@ def train(
     *,
     stage: str,
 ) -> float:
-    """Train, resuming from the folder's last whole checkpoint; returns the seconds it took."""
+    """Train, resuming from the folder's last whole checkpoint; returns the seconds it took.
+
+    Where nothing but the heads is trained, they are trained on features that are computed once, of all items.
+    """
+    frozen = not any(p.requires_grad for part in (reward.backbone, reward.pool) for p in part.parameters())
+    model = reward.heads if frozen else reward
     trainer = RewardTrainer(
-        reward,
+        model,
         recipe,
-        examples,
+        featured(reward, examples, progress) if frozen else examples,
         args=training_arguments(recipe, folder),
         callbacks=[MarkCheckpoints(folder), StopWhenAsked()],
-        optimizers=(optimizer(reward, recipe), None),
+        optimizers=(optimizer(model, recipe), None),
     )
-    return fit(trainer, recipe, len(examples), folder, tracker, progress, stage=stage)
+    seconds = fit(trainer, recipe, len(examples), folder, tracker, progress, stage=stage)
+    reward.eval()
+    return seconds
