@@ -13,7 +13,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -137,8 +137,7 @@ class VisionReward(nn.Module):
                     f"{folder}: no {name}. A backbone alone scores nothing, since its heads would be random numbers; "
                     "train them with `algorithm: reward`, or give the folder of a trained reward."
                 )
-        told = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        reward = build(folder, spec_of(told["spec"]), complete=True)
+        reward = build(folder, stored_spec(folder), complete=True)
         reward.load_heads(folder)
         return reward.eval()
 
@@ -229,7 +228,8 @@ def feature_width(backbone: nn.Module, kind: str, window: int) -> int:
     return found.shape[-1]
 
 
-def spec_of(told: dict[str, Any]) -> Spec:
-    """The spec in reward.json."""
+def stored_spec(folder: Path) -> Spec:
+    """The spec in a trained reward's reward.json."""
+    told = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["spec"]
     outputs = {k: tuple(v) if isinstance(v, list) else v for k, v in told["outputs"].items()}
     return Spec(Outputs(**outputs), ViewPlan(**told["views"]), told["features"], told["pooling"])

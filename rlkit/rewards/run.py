@@ -39,14 +39,16 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
             crops=settings.train_crops,
             items=settings.train_items,
         )
-        trainer.standardise(reward, examples)
+        if not trainer.goes_on(recipe.model):
+            trainer.standardise(reward, examples)
         stage = f"reward: training on {len(train):,} groups of {sum(len(one.items) for one in train):,} pictures"
         seconds = trainer.train(reward, recipe, examples, folder, tracker, progress, stage=stage)
         if folder.main:
             reward.save(folder.final)
         ranks.wait()
         start = trainer.load(recipe.model, recipe.reward, frames=recipe.data.num_frames, seed=recipe.seed)
-        trainer.standardise(start, examples)
+        if not trainer.goes_on(recipe.model):
+            trainer.standardise(start, examples)
         systems = evaluate({"untrained": start.eval(), "reward": reward}, rest, recipe, folder, progress)
         cost = {"train_seconds": {"reward": seconds}, "groups": len(train)}
         results = {"systems": systems, "cost": cost}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Trainer
 
-from reward_models.encoder import Spec, VisionReward, backbone_of
+from reward_models.encoder import HEADS, Spec, VisionReward, backbone_of, stored_spec
 from reward_models.heads import OVERALL, Outputs
 from reward_models.views import ViewPlan, Views
 from rlkit.errors import ModelError
@@ -136,7 +136,7 @@ def spec_of(settings: EncoderReward) -> Spec:
 def load(
     model: Model, settings: EncoderReward, *, window: int = 64, frames: int | None = 8, seed: int = 0
 ) -> VisionReward:
-    """What the recipe's `model:` and `reward:` sections ask for, with fresh heads.
+    """What the recipe's `model:` and `reward:` sections ask for, with fresh heads, or those of a trained reward.
 
     `vision` frozen trains the heads alone, lora an adapter with them, full everything. Raises ModelError for a model
     that is no vision encoder.
@@ -167,7 +167,29 @@ def load(
             reward = VisionReward(backbone, Views(processor, spec.views), spec)
     except ValueError as error:
         raise ModelError(f"model: {error}") from error
+    if goes_on(model):
+        _take_heads(reward, Path(model.id))
     return reward.to(ranks.device(), getattr(torch, model.dtype))
+
+
+def goes_on(model: Model) -> bool:
+    """Whether model.id is a trained reward, whose heads are trained on."""
+    return model.id is not None and (Path(model.id) / HEADS).is_file()
+
+
+def _take_heads(reward: VisionReward, folder: Path) -> None:
+    """Raises ModelError where the recipe's `reward:` section is another than the one they were trained for."""
+    stored, spec = stored_spec(folder), reward.spec
+    parts = (("outputs", stored.outputs, spec.outputs), ("features", stored.features, spec.features))
+    for name, found, wanted in (*parts, ("pooling", stored.pooling, spec.pooling)):
+        if found != wanted:
+            raise ModelError(
+                f"model.id {folder} was trained with {name} {found}; the recipe's `reward:` says {wanted}."
+            )
+    try:
+        reward.load_heads(folder)
+    except ValueError as error:
+        raise ModelError(f"model.id: {error}") from error
 
 
 def with_lora(backbone: nn.Module, model: Model) -> nn.Module:

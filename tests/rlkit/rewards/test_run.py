@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 
 import reward_models
+from rlkit.errors import RlkitError
 from rlkit.models import tiny_encoder
 from rlkit.run import run
 from tests.rlkit.conftest import FOOTER, HEADER
@@ -93,6 +94,13 @@ def test_frozen_trains_the_heads_alone_and_lora_an_adapter(launch, tmp_path):
     folder = launch(LABELS.format(model="{id: hub, vision: frozen}", steps=2), "out=runs/frozen")
     after = load_file(folder / "final/model.safetensors")
     assert all((after[name] == tensor).all() for name, tensor in before.items())
+    text = LABELS.format(model="{id: runs/frozen/final, vision: full}", steps=0)
+    further = launch(text, "out=runs/further", "train.save_steps=0")  # from a trained reward: its heads are the start
+    for name in ("model.safetensors", "heads.safetensors"):
+        start, kept = (load_file(path / "final" / name) for path in (folder, further))
+        assert all((kept[key] == tensor).all() for key, tensor in start.items())
+    with pytest.raises(RlkitError, match="was trained with outputs"):
+        launch(text, "out=runs/other", "reward.hidden=9")
     folder = launch(LABELS.format(model="{id: hub, vision: lora, lora: {r: 2}}", steps=2), "out=runs/lora")
     assert not (folder / "final/model.safetensors").exists()
     adapter = load_file(folder / "final/adapter_model.safetensors")
@@ -131,8 +139,6 @@ evaluate: {num_clips: 2, split: dev}
     ],
 )
 def test_what_does_not_go_together_is_told(launch, change, told):
-    from rlkit.errors import RlkitError
-
     with pytest.raises(RlkitError, match=told):
         launch(LABELS.format(model=FULL, steps=1), change)
 
