@@ -212,9 +212,10 @@ def features_of(backbone: nn.Module, pixels: Float[Tensor, "windows 3 height wid
 
 def _statistics(stage: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and log standard deviation over the places of [windows, channels, h, w] or [windows, places, channels]."""
-    places = stage.flatten(2) if stage.ndim == 4 else stage.mT
-    variance, mean = torch.var_mean(places, -1, correction=0)
-    return mean, (variance + 1e-4).log() / 2
+    places = (2, 3) if stage.ndim == 4 else (1,)
+    mean = stage.mean(places, keepdim=True)
+    variance = (stage - mean).square().mean(places)  # torch.var_mean takes ten times as long on a CPU
+    return mean.flatten(1), (variance + 1e-4).log() / 2
 
 
 def feature_width(backbone: nn.Module, kind: str, window: int) -> int:
