@@ -19,6 +19,8 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.video_utils import VideoMetadata
 
+from reward_models.inputs import text_of
+
 CLOCK = 1000.0  # timestamps reach the processor as frame numbers of a 1,000 fps clock: exact to the millisecond
 
 
@@ -53,7 +55,7 @@ def load(device: str = "cpu", *, model: str, dtype: str = "float32") -> Callable
                 for frames, rate in zip(videos, fps, strict=True)
             ]
         return [
-            None if frames is None else _one(network, processor, asked, _text(caption), frames, times)
+            None if frames is None else _one(network, processor, asked, text_of(caption), frames, times)
             for caption, frames, times in zip(completions, videos, timestamps, strict=True)
         ]
 
@@ -88,11 +90,3 @@ def _metadata(times: Sequence[float]) -> VideoMetadata:
     spacing = float(np.diff(times).mean()) if len(times) > 1 else 1.0
     frames = [round(time * CLOCK) for time in times]
     return VideoMetadata(total_num_frames=len(times) * spacing * CLOCK, fps=CLOCK, frames_indices=frames)
-
-
-def _text(completion: Any) -> str:
-    """A completion as text: a string, or TRL's list of messages."""
-    if isinstance(completion, str):
-        return completion
-    content = completion[-1]["content"]
-    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)

@@ -4,6 +4,7 @@ Only rank 0 shows anything. This file imports no torch, so that the command line
 """
 
 import itertools
+import json
 import logging
 import os
 import re
@@ -276,14 +277,20 @@ def last_screen(results: Mapping[str, object], folder: Path, *, console: Console
             table.add_row(line["title"], line["before"], line["after"], change, line["change_interval"])
         console.print(table)
     for text, command in next_commands(folder):
-        console.print(Text.assemble((f"{text:<28}", "dim"), (command, "bold")), soft_wrap=True)
+        console.print(Text.assemble((f"{text:<31}", "dim"), (command, "bold")), soft_wrap=True)
 
 
 def next_commands(folder: Path) -> list[tuple[str, str]]:
     """The three things people do next, with the command for each."""
     folder = Path(folder)
+    final = folder / "final"
+    use = ("run it on your own clips", "accelerate launch recipes/dpo_caption_folder.yaml data.folder=clips/")
+    told = final / "reward.json"
+    if told.is_file():
+        kind = "text" if json.loads(told.read_text(encoding="utf-8"))["reward"] == "consistency" else "image"
+        use = ("see whether it can be trusted", f"rlkit reward check {final} --kind {kind}")
     return [
         ("look at it", f"rlkit report {folder} --open"),
-        ("run it on your own clips", "accelerate launch recipes/dpo_caption_folder.yaml data.folder=clips/"),
-        ("share it", f"hf upload YOUR_NAME/{folder.name} {folder / 'final'} --private"),
+        use,
+        ("share it", f"hf upload YOUR_NAME/{folder.name} {final} --private"),
     ]

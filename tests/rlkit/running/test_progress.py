@@ -186,3 +186,12 @@ def test_last_screen_of_a_run_with_one_system_has_commands_only():
     console = plain()
     last_screen({"systems": {"base": {}}}, Path("runs/x"), console=console)
     assert "rlkit report runs/x" in said(console)
+
+
+def test_last_screen_of_a_reward_asks_whether_it_can_be_trusted(tmp_path):
+    (tmp_path / "final").mkdir()
+    (tmp_path / "final/reward.json").write_text('{"reward": "consistency"}')
+    console = plain()
+    last_screen({"systems": {}}, tmp_path, console=console)
+    assert f"rlkit reward check {tmp_path}/final --kind text" in said(console)
+    assert "dpo_caption_folder" not in said(console)
