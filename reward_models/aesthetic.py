@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from reward_models.encoder import VisionReward
-from reward_models.heads import OVERALL, Judged
-from reward_models.views import Box, frames_of
+from reward_models.vision.encoder import VisionReward
+from reward_models.vision.heads import OVERALL, Judged
+from reward_models.vision.views import Box, frames_of
 
 
 def load(

@@ -22,10 +22,18 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from reward_models.checkpoint import dtype_of, fetch, load_strictly, pretrained, read_folder, refuse, tokenizer_of
-from reward_models.clip_pairs import POSITION_IDS, Scores, same_length
-from reward_models.inputs import mean_over_frames, rows
-from reward_models.pixels import CLIP_MEAN, Pixels, Square, check_pixels
+from reward_models.published.checkpoint import (
+    dtype_of,
+    fetch,
+    load_strictly,
+    pretrained,
+    read_folder,
+    refuse,
+    tokenizer_of,
+)
+from reward_models.published.clip_pairs import POSITION_IDS, Scores, same_length
+from reward_models.published.inputs import mean_over_frames, rows
+from reward_models.published.pixels import CLIP_MEAN, Pixels, Square, check_pixels
 from reward_models.vqa_score import QUESTION
 
 BEFORE = (

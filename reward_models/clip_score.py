@@ -12,9 +12,9 @@ transformers' tokenizer does, without ftfy. Others leave the prefix out, and mul
 
 from collections.abc import Callable
 
-from reward_models.checkpoint import pretrained, tokenizer_of
-from reward_models.clip_pairs import POSITION_IDS, reward
-from reward_models.pixels import Square
+from reward_models.published.checkpoint import pretrained, tokenizer_of
+from reward_models.published.clip_pairs import POSITION_IDS, reward
+from reward_models.published.pixels import Square
 
 
 def load(

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from reward_models.checkpoint import CheckpointError
+from reward_models.published.checkpoint import CheckpointError
 
 VECTORS = Path(__file__).parent / "golden_vectors"
 RECORDED_TOLERANCE = 2e-3

@@ -18,9 +18,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reward_models.checkpoint import CheckpointError, dtype_of, fetch, load_strictly, read, refuse, tokenizer_of
-from reward_models.clip_pairs import reward
-from reward_models.pixels import Square
+from reward_models.published.checkpoint import (
+    CheckpointError,
+    dtype_of,
+    fetch,
+    load_strictly,
+    read,
+    refuse,
+    tokenizer_of,
+)
+from reward_models.published.clip_pairs import reward
+from reward_models.published.pixels import Square
 
 HEAD_WIDTH = {"vision": 80, "text": 64}
 """Per attention head of OpenCLIP's ViT-H-14; the only sizes that the tensors do not tell."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence, Sized
 from typing import Any
 from urllib.parse import urlsplit
 
-from reward_models.calling import Outcome, Row
+from reward_models.serving.calling import Outcome, Row
 
 TOKEN_VARIABLE = "RLKIT_REWARD_TOKEN"
 OF_THE_TRAINER = frozenset({"completion_ids", "trainer_state", "log_extra", "log_metric", "environments"})
@@ -46,8 +46,8 @@ def load(
     safe to call from several threads. Raises ImportError without httpx, ValueError for an option that cannot be.
     """
     try:
-        from reward_models import wire
-        from reward_models.http_client import Client
+        from reward_models.serving import wire
+        from reward_models.serving.http_client import Client
     except ImportError as error:
         raise ImportError(f"asking a reward server needs {error.name}: pip install 'rlkit[serve]'") from None
     address = urlsplit(url)

@@ -19,10 +19,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from reward_models.checkpoint import dtype_of, fetch, load_strictly, read, refuse, tokenizer_of
-from reward_models.clip_pairs import Scores, same_length
-from reward_models.inputs import mean_over_frames, rows, tokens
-from reward_models.pixels import Pixels, Square
+from reward_models.published.checkpoint import dtype_of, fetch, load_strictly, read, refuse, tokenizer_of
+from reward_models.published.clip_pairs import Scores, same_length
+from reward_models.published.inputs import mean_over_frames, rows, tokens
+from reward_models.published.pixels import Pixels, Square
 
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
 """Of the raw scores over the authors' data; in their source, not in their file."""

@@ -19,10 +19,10 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reward_models.checkpoint import CheckpointError, fetch, load_strictly, pretrained, read
-from reward_models.clip_pairs import POSITION_IDS, Scores
-from reward_models.inputs import mean_over_frames, rows
-from reward_models.pixels import Pixels, Square
+from reward_models.published.checkpoint import CheckpointError, fetch, load_strictly, pretrained, read
+from reward_models.published.clip_pairs import POSITION_IDS, Scores
+from reward_models.published.inputs import mean_over_frames, rows
+from reward_models.published.pixels import Pixels, Square
 
 WIDTHS = (1024, 128, 64, 16, 1)
 

@@ -11,9 +11,9 @@ scores are log-odds that people pick the first. Deviation: a video scores the me
 
 from collections.abc import Callable
 
-from reward_models.checkpoint import pretrained, tokenizer_of
-from reward_models.clip_pairs import POSITION_IDS, reward
-from reward_models.pixels import Square
+from reward_models.published.checkpoint import pretrained, tokenizer_of
+from reward_models.published.clip_pairs import POSITION_IDS, reward
+from reward_models.published.pixels import Square
 
 
 def load(

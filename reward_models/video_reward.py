@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from reward_models.checkpoint import (
+from reward_models.published.checkpoint import (
     CheckpointError,
     dtype_of,
     fetch_folder,
@@ -32,12 +32,12 @@ from reward_models.checkpoint import (
     processor_of,
     refuse,
 )
-from reward_models.clip_pairs import Scores
-from reward_models.inputs import Row, batched, finite, readable_rows, rows
-from reward_models.pixels import check_pixels
-from reward_models.qwen_frames import Clip, frame_indices, frame_indices_of, patchify, resized
-from reward_models.video_reward_files import CONFIG, FILES, RULES, read_config, state_of, statistics_of
-from reward_models.video_reward_prompt import TEMPLATE, TOKENS
+from reward_models.published.clip_pairs import Scores
+from reward_models.published.inputs import Row, batched, finite, readable_rows, rows
+from reward_models.published.pixels import check_pixels
+from reward_models.published.qwen_frames import Clip, frame_indices, frame_indices_of, patchify, resized
+from reward_models.published.video_reward_files import CONFIG, FILES, RULES, read_config, state_of, statistics_of
+from reward_models.published.video_reward_prompt import TEMPLATE, TOKENS
 
 OVERALL = "Overall"
 

@@ -21,8 +21,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from reward_models.checkpoint import pretrained, processor_of
-from reward_models.inputs import Row, batched, finite, frames_of, readable_rows, rows
+from reward_models.published.checkpoint import pretrained, processor_of
+from reward_models.published.inputs import Row, batched, finite, frames_of, readable_rows, rows
 
 QUESTION = 'Does this figure show "{}"? Please answer yes or no.'
 

@@ -72,8 +72,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _score(given: argparse.Namespace) -> int:
     """Write the scores; print what they come to as JSON. 1 where nothing at all could be scored."""
-    from reward_models.calling import RewardUnusable
-    from reward_models.scoring_job import score_file
+    from reward_models.serving.calling import RewardUnusable
+    from reward_models.serving.scoring_job import score_file
     from rlkit.reward_items import read_items
 
     options, name = _options(given.option), given.model
@@ -122,7 +122,7 @@ def _check(given: argparse.Namespace) -> int:
 
 
 def _serve(given: argparse.Namespace) -> int:
-    from reward_models.server import serve
+    from reward_models.serving.server import serve
 
     try:
         serve(

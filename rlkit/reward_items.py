@@ -22,8 +22,8 @@ from data_synth.jsonl import read_lines
 from data_synth.pictures import read_picture
 from data_synth.records import Rejected
 from data_synth.video import read_clip
-from reward_models.calling import Row
-from reward_models.scoring_job import Item
+from reward_models.serving.calling import Row
+from reward_models.serving.scoring_job import Item
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 CLIPS = frozenset({".mp4", ".mkv", ".webm", ".mov", ".avi"})

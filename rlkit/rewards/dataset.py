@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reward_models.heads import UNKNOWN, Outputs
-from reward_models.views import Views, Windows, collate, frames_of
+from reward_models.vision.heads import UNKNOWN, Outputs
+from reward_models.vision.views import Views, Windows, collate, frames_of
 from rlkit.caption.dataset import LengthGroupedBatches, hash_seed
 from rlkit.rewards.labels import Group, part_of
 

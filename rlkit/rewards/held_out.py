@@ -6,7 +6,7 @@ import numpy as np
 
 from reward_models import agreement
 from reward_models.aesthetic import Scorer
-from reward_models.heads import OVERALL
+from reward_models.vision.heads import OVERALL
 from rlkit.evaluate.intervals import Interval
 from rlkit.rewards.labels import Group
 from rlkit.running import ranks

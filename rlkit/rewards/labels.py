@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from data_synth.video import read_clip
-from reward_models.heads import OVERALL, Outputs
+from reward_models.vision.heads import OVERALL, Outputs
 from rlkit.errors import DataError
 
 

@@ -1,8 +1,8 @@
 """The loss of a reward with heads: a weighted sum of terms, each a mean over the labels that are there.
 
 `pairs` Bradley-Terry, or with ties Rao & Kupper's or Davidson's model, on differences moderated by their variance (see
-reward_models/heads.py), overall as limited by the vetoes; `rankings` Plackett-Luce; `ratings` a Gaussian with its own
-variance, squared errors, or ordinal grades; `distribution` the squared earth mover's distance; `veto` and `route`
+reward_models/vision/heads.py), overall as limited by the vetoes; `rankings` Plackett-Luce; `ratings` a Gaussian with
+its own variance, squared errors, or ordinal grades; `distribution` the squared earth mover's distance; `veto` and `route`
 cross-entropies. rlkit/reward_losses.py has the formulas.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from reward_models.heads import Judged, moderated
+from reward_models.vision.heads import Judged, moderated
 from rlkit import reward_losses as losses
 from rlkit.recipe.schema import EncoderReward
 

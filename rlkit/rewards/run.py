@@ -8,7 +8,7 @@ import numpy as np
 
 from data_synth.gallery import dataset
 from reward_models.aesthetic import Scorer
-from reward_models.encoder import VisionReward
+from reward_models.vision.encoder import VisionReward
 from rlkit.evaluate.intervals import Interval
 from rlkit.recipe import Recipe
 from rlkit.report.page import write_report

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Trainer
 
-from reward_models.encoder import HEADS, Spec, VisionReward, backbone_of, stored_spec
-from reward_models.heads import OVERALL, Outputs
-from reward_models.views import ViewPlan, Views
+from reward_models.vision.encoder import HEADS, Spec, VisionReward, backbone_of, stored_spec
+from reward_models.vision.heads import OVERALL, Outputs
+from reward_models.vision.views import ViewPlan, Views
 from rlkit.errors import ModelError
 from rlkit.models import tiny_encoder
 from rlkit.recipe import EncoderReward, Model, Recipe

@@ -31,7 +31,7 @@ PEER = """
 import sys
 import uvicorn
 from fastapi import FastAPI
-from reward_models import wire
+from reward_models.serving import wire
 
 app = FastAPI()
 
@@ -106,7 +106,7 @@ def start(folder: Path, ours: int, peer: int) -> list[subprocess.Popen]:
     (folder / "rewards.yaml").write_text("length: {reward: ./length.py}\n")
     (folder / "peer.py").write_text(PEER)
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    code = f"from reward_models.server import serve; serve({str(folder / 'rewards.yaml')!r}, port={ours})"
+    code = f"from reward_models.serving.server import serve; serve({str(folder / 'rewards.yaml')!r}, port={ours})"
     commands = [[sys.executable, "-c", code], [sys.executable, str(folder / "peer.py"), str(peer)]]
     return [subprocess.Popen(command, env=environment) for command in commands]
 

@@ -28,9 +28,9 @@ from transformers import (
 )
 
 import reward_models
-from reward_models.encoder import Spec, VisionReward
-from reward_models.heads import Outputs
-from reward_models.views import ViewPlan, Views
+from reward_models.vision.encoder import Spec, VisionReward
+from reward_models.vision.heads import Outputs
+from reward_models.vision.views import ViewPlan, Views
 
 ITEMS, CROPS = 4, 3
 ATTRIBUTES = ("overall", "composition", "exposure", "colour", "sharpness", "artefacts")

@@ -7,9 +7,9 @@ from PIL import Image
 from transformers import ConvNextImageProcessor, ConvNextV2Config, ConvNextV2Model
 
 import reward_models
-from reward_models.encoder import Spec, VisionReward
-from reward_models.heads import Outputs
-from reward_models.views import ViewPlan, Views
+from reward_models.vision.encoder import Spec, VisionReward
+from reward_models.vision.heads import Outputs
+from reward_models.vision.views import ViewPlan, Views
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from reward_models import clip_flant5
-from reward_models.checkpoint import CheckpointError, load_strictly, read_folder
+from reward_models.published.checkpoint import CheckpointError, load_strictly, read_folder
 from tests.reward_models import tiny_checkpoints
 from tests.reward_models.tiny_checkpoints import PROMPTS, pictures
 

@@ -6,8 +6,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
 from reward_models import clip_score, pick_score
-from reward_models.checkpoint import CheckpointError
-from reward_models.pixels import Square
+from reward_models.published.checkpoint import CheckpointError
+from reward_models.published.pixels import Square
 from tests.reward_models import tiny_checkpoints
 from tests.reward_models.tiny_checkpoints import PROMPTS, pictures
 

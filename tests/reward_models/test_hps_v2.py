@@ -7,8 +7,8 @@ import torchvision.transforms as T
 from transformers import AutoTokenizer
 
 from reward_models import hps_v2
-from reward_models.checkpoint import CheckpointError
-from reward_models.pixels import CLIP_MEAN, CLIP_STD
+from reward_models.published.checkpoint import CheckpointError
+from reward_models.published.pixels import CLIP_MEAN, CLIP_STD
 from tests.reward_models import tiny_checkpoints
 from tests.reward_models.tiny_checkpoints import PROMPTS, pictures
 

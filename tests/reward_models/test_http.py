@@ -13,8 +13,8 @@ import uvicorn
 from PIL import Image
 
 import reward_models
-from reward_models import http_client, server, wire
-from reward_models.calling import Outcome, RewardUnusable
+from reward_models.serving import http_client, server, wire
+from reward_models.serving.calling import Outcome, RewardUnusable
 
 
 @pytest.fixture(autouse=True)

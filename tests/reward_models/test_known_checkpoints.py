@@ -9,7 +9,7 @@ import torchvision.transforms.functional as tv
 from PIL import Image
 
 import reward_models
-from reward_models.checkpoint import CheckpointError
+from reward_models.published.checkpoint import CheckpointError
 from tests.reward_models.tiny_checkpoints import IMAGE_REWARDS, MODULES, PROMPTS, clip_frames, picture, pictures
 
 BLIND = ("laion_v2", "laion_v2_5")

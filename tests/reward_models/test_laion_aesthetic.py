@@ -6,8 +6,8 @@ from torch import einsum
 from transformers import CLIPModel, SiglipModel
 
 from reward_models import laion_aesthetic
-from reward_models.checkpoint import CheckpointError
-from reward_models.pixels import Square
+from reward_models.published.checkpoint import CheckpointError
+from reward_models.published.pixels import Square
 from tests.reward_models import tiny_checkpoints
 from tests.reward_models.tiny_checkpoints import pictures
 

@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLProcessor
 
 import reward_models
-from reward_models.checkpoint import CheckpointError
-from reward_models.qwen_frames import frame_indices, frame_indices_of, patchify, resized, size
+from reward_models.published.checkpoint import CheckpointError
+from reward_models.published.qwen_frames import frame_indices, frame_indices_of, patchify, resized, size
+from reward_models.published.video_reward_files import merged
+from reward_models.published.video_reward_prompt import TEMPLATE, TOKENS
 from reward_models.video_reward import VideoReward
-from reward_models.video_reward_files import merged
-from reward_models.video_reward_prompt import TEMPLATE, TOKENS
 from tests.reward_models import tiny_checkpoints
 from tests.reward_models.tiny_checkpoints import PROMPTS, VIDEO_REWARD_CONFIG, clip_frames
 

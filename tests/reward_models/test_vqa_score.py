@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from reward_models import vqa_score
-from reward_models.checkpoint import CheckpointError
+from reward_models.published.checkpoint import CheckpointError
 from rlkit.models import tiny
 from tests.reward_models.tiny_checkpoints import PROMPTS, clip_frames, picture
 

@@ -33,7 +33,7 @@ from transformers import (
 )
 
 from reward_models.clip_flant5 import AFTER, BEFORE
-from reward_models.video_reward_prompt import TEMPLATE
+from reward_models.published.video_reward_prompt import TEMPLATE
 from reward_models.vqa_score import QUESTION
 from rlkit.models import tiny
 

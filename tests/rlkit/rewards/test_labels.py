@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from reward_models.heads import Outputs
+from reward_models.vision.heads import Outputs
 from rlkit.errors import DataError
 from rlkit.rewards import gallery
 from rlkit.rewards.dataset import Collator

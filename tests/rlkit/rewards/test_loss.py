@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from reward_models.heads import Heads, Outputs, moderated
+from reward_models.vision.heads import Heads, Outputs, moderated
 from rlkit.recipe import EncoderReward
 from rlkit.rewards import loss
 from rlkit.rewards.dataset import Collator

@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reward_models import Score
-from reward_models.calling import Outcome, Row, outcomes
+from reward_models.serving.calling import Outcome, Row, outcomes
 
 SCHEMA = pa.schema([("id", pa.string()), ("score", pa.float64()), ("error", pa.string())])
 JOB = b"rlkit_job"  # in the metadata of the file

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import reward_models
-from reward_models import server, wire
+from reward_models.serving import server, wire
 from tests.reward_models.asgi import ask, score, score_later, scores
 
 

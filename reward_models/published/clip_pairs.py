@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from reward_models.inputs import mean_over_frames, rows, tokens
-from reward_models.pixels import Pixels, Square
+from reward_models.published.inputs import mean_over_frames, rows, tokens
+from reward_models.published.pixels import Pixels, Square
 
 Scores = Float[Tensor, " batch"]
 CONTEXT = 77

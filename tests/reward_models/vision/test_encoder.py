@@ -25,9 +25,9 @@ from transformers import (
 )
 
 import reward_models
-from reward_models.encoder import HEADS, Pool, Spec, VisionReward, backbone_of, build
-from reward_models.heads import Outputs
-from reward_models.views import CROP, ViewPlan
+from reward_models.vision.encoder import HEADS, Pool, Spec, VisionReward, backbone_of, build
+from reward_models.vision.heads import Outputs
+from reward_models.vision.views import CROP, ViewPlan
 
 VIT = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
 SQUARE = {"height": 32, "width": 32}

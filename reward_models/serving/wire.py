@@ -116,7 +116,7 @@ def read_request(body: bytes) -> Request:
         problems = error.errors(include_url=False, include_context=False, include_input=False)
         told = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'body'}: {one['msg']}" for one in problems[:5])
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise WireError(f"{told}{more}. This server speaks schema {SCHEMA} of reward_models.wire.") from None
+        raise WireError(f"{told}{more}. This server speaks schema {SCHEMA} of reward_models.serving.wire.") from None
 
 
 def write_request(items: Sequence[Mapping[str, Any]], reward: str | None) -> bytes:

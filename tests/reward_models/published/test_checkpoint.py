@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import reward_models
-from reward_models.checkpoint import CheckpointError, fetch, fetch_folder, load_strictly, read, read_folder
+from reward_models.published.checkpoint import CheckpointError, fetch, fetch_folder, load_strictly, read, read_folder
 from tests.reward_models.tiny_checkpoints import IMAGE_REWARDS, MODULES, PROMPTS, pictures
 
 HEADS = {

@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 from pydantic import ValidationError
 
-from reward_models import wire
-from reward_models.calling import Outcome, RewardUnusable, Row
+from reward_models.serving import wire
+from reward_models.serving.calling import Outcome, RewardUnusable, Row
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 20.0  # seconds between attempts; doubles from one to the other
 RETRIED = frozenset({408, 429, 502, 503, 504})

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from reward_models.calling import Outcome, RewardUnusable, Row, as_outcome, mean, outcomes
+from reward_models.serving.calling import Outcome, RewardUnusable, Row, as_outcome, mean, outcomes
 
 
 def rows(*completions):

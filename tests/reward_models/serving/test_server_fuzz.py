@@ -14,7 +14,7 @@ from collections import Counter
 import numpy as np
 from PIL import Image
 
-from reward_models import server, wire
+from reward_models.serving import server, wire
 from tests.reward_models.asgi import ask
 
 PAYLOADS = 10_000

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from reward_models.checkpoint import CheckpointError, read, read_folder
-from reward_models.video_reward_prompt import TOKENS
+from reward_models.published.checkpoint import CheckpointError, read, read_folder
+from reward_models.published.video_reward_prompt import TOKENS
 
 CONFIG = "model_config.json"
 FILES = [CONFIG, "checkpoint-*/model.*", "checkpoint-*/adapter_model.safetensors", "checkpoint-*/non_lora_state_dict.*"]

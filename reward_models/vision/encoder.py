@@ -22,8 +22,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
-from reward_models.heads import Heads, Judged, Outputs
-from reward_models.views import CROP, PADDING, REGION, WHOLE, ViewPlan, Views
+from reward_models.vision.heads import Heads, Judged, Outputs
+from reward_models.vision.views import CROP, PADDING, REGION, WHOLE, ViewPlan, Views
 
 HEADS = "heads.safetensors"
 MANIFEST = "reward.json"

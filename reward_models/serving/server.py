@@ -25,9 +25,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reward_models import Score, wire
-from reward_models.batching import Batcher, FullError, Pending
-from reward_models.calling import Outcome
+from reward_models import Score
+from reward_models.serving import wire
+from reward_models.serving.batching import Batcher, FullError, Pending
+from reward_models.serving.calling import Outcome
 
 REMEMBERED = 4096  # answers kept for requests that come twice
 BODY_SECONDS = 30.0  # a client that sends its request slower than this is cut off
@@ -150,7 +151,7 @@ def serve(
     open_to_all: serve without a token on an address that others can reach. paths: wire.Limits.paths.
     Raises ValueError for a wrong file, or where a token is missing; ImportError without FastAPI and uvicorn.
     """
-    from reward_models.rewards_file import load_rewards, read_rewards
+    from reward_models.serving.rewards_file import load_rewards, read_rewards
 
     if token is None and not open_to_all and host not in ("127.0.0.1", "::1", "localhost"):
         raise ValueError(f"{host} can be reached by others and there is no token; give one, or say that it is meant.")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from reward_models.heads import UNKNOWN, Heads, Outputs, gate, moderated
+from reward_models.vision.heads import UNKNOWN, Heads, Outputs, gate, moderated
 from rlkit import reward_losses
 
 OUTPUTS = Outputs(("overall", "sharpness"), ("anatomy", "text"), 5, experts=("general", "portrait"), hidden=8)

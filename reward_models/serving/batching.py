@@ -15,8 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from reward_models import Score, wire
-from reward_models.calling import Outcome, RewardUnusable, Row, outcomes
+from reward_models import Score
+from reward_models.serving import wire
+from reward_models.serving.calling import Outcome, RewardUnusable, Row, outcomes
 
 EXPIRED = Outcome(error="the deadline passed before there was a score.")
 CLOSED = Outcome(error="the server is shutting down.")

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from transformers import ConvNextImageProcessor, Qwen2VLImageProcessor
 
-from reward_models.views import CROP, PADDING, REGION, WHOLE, ViewPlan, Views, frames_of, places, window_of
+from reward_models.vision.views import CROP, PADDING, REGION, WHOLE, ViewPlan, Views, frames_of, places, window_of
 
 MEAN, DEVIATION = torch.tensor([0.5, 0.45, 0.4]), torch.tensor([0.2, 0.25, 0.3])
 

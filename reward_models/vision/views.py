@@ -15,7 +15,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from reward_models.heads import UNKNOWN
+from reward_models.vision.heads import UNKNOWN
 
 PADDING, CROP, WHOLE, REGION = -1, 0, 1, 2
 STEP = (0.7548776662, 0.5698402910)

@@ -1,6 +1,6 @@
 """kill -9 of the server in the middle of a scoring job, and a new start: nothing lost, nothing doubled, masked counted.
 
-python tests/reward_models/test_server_restart.py 5000     # the same by hand, with that many items
+python tests/reward_models/serving/test_server_restart.py 5000     # the same by hand, with that many items
 """
 
 import argparse
@@ -17,10 +17,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 import reward_models
-from reward_models.calling import Row
-from reward_models.scoring_job import Item, score_file
+from reward_models.serving.calling import Row
+from reward_models.serving.scoring_job import Item, score_file
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 REWARD = """
 import time
 

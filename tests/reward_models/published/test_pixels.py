@@ -6,7 +6,7 @@ import torchvision.transforms as T
 import torchvision.transforms.functional as tv
 from transformers import CLIPImageProcessorPil, SiglipImageProcessorPil
 
-from reward_models.pixels import CLIP_MEAN, CLIP_STD, Square
+from reward_models.published.pixels import CLIP_MEAN, CLIP_STD, Square
 from tests.reward_models.tiny_checkpoints import picture
 
 SIZES = [(28, 28), (57, 41), (41, 57), (30, 64), (90, 31), (28, 35), (33, 28), (200, 60)]

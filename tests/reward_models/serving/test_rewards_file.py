@@ -2,7 +2,7 @@
 
 import pytest
 
-from reward_models.rewards_file import load_rewards, read_rewards
+from reward_models.serving.rewards_file import load_rewards, read_rewards
 
 REWARD = """
 def load(device="cpu", *, scale=1.0):

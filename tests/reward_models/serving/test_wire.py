@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from reward_models import wire
+from reward_models.serving import wire
 
 LIMITS = wire.Limits()
 

@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from reward_models import scoring_job
-from reward_models.calling import RewardUnusable, Row
-from reward_models.scoring_job import Item, score_file
+from reward_models.serving import scoring_job
+from reward_models.serving.calling import RewardUnusable, Row
+from reward_models.serving.scoring_job import Item, score_file
 
 JOB = {"reward": "length"}
 
