@@ -1,9 +1,9 @@
 """The loss of a reward with heads: a weighted sum of terms, each a mean over the labels that are there.
 
-`pairs` Bradley-Terry, or with ties Rao & Kupper's or Davidson's model, on differences moderated by their variance (see
-reward_models/vision/heads.py), overall as limited by the vetoes; `rankings` Plackett-Luce; `ratings` a Gaussian with
-its own variance, squared errors, or ordinal grades; `distribution` the squared earth mover's distance; `veto` and `route`
-cross-entropies. rlkit/reward_losses.py has the formulas.
+`pairs` Bradley-Terry, or with ties Rao & Kupper's or Davidson's model, on differences moderated by their variance
+(see reward_models/vision/heads.py), overall as limited by the vetoes; `rankings` Plackett-Luce; `ratings` a Gaussian
+with its own variance, squared errors, or ordinal grades; `distribution` the squared earth mover's distance; `veto`
+and `route` cross-entropies. rlkit/reward_losses.py has the formulas.
 """
 
 from collections.abc import Mapping
