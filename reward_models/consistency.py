@@ -1,11 +1,11 @@
-"""Does a caption tell what its clip shows? A video-language model that `algorithm: reward` trained to say yes or no.
+"""Does a caption tell what its clip shows? By a video-language model that `algorithm: reward` trained.
 
     score = reward_models.load("runs/reward_consistency/final")
     score(prompts=["Describe the video."], completions=["A red circle spins."], videos=[frames], timestamps=[seconds])
 
-The score is the logit of "Yes" minus that of "No" at the caption's end token; sigmoid(score) is P(yes) among the two
-(VQAScore, https://huggingface.co/papers/2404.01291, with the caption as the answer). Nothing of it is a fresh head: the
-model is an ordinary transformers folder, and verdict.json in it names the question and both tokens. One caption is
+The score is what the clip adds to the caption's probability, log p(caption | clip) - log p(caption), in nats:
+VisualGPTScore without its language prior (https://huggingface.co/papers/2306.01879). Nothing of it is a fresh head: the
+model is an ordinary transformers folder, and judge.json in it has the question that the caption answers. One caption is
 scored at a time here; rlkit scores all captions of a clip in one row, with the same result.
 """
 
@@ -31,9 +31,9 @@ def load(device: str = "cpu", *, model: str, dtype: str = "float32") -> Callable
     `fps` where they are evenly spaced. A row without a video scores None. Prompts are not read: the judge has one
     question, which it was trained with. Raises ValueError where neither timestamps nor fps are given.
     """
-    told = Path(model) / "verdict.json"
+    told = Path(model) / "judge.json"
     if not told.is_file():
-        raise ValueError(f"{model}: no verdict.json, so this is no judge; expected the final/ of `algorithm: reward`.")
+        raise ValueError(f"{model}: no judge.json, so this is no judge; expected the final/ of `algorithm: reward`.")
     asked = json.loads(told.read_text(encoding="utf-8"))
     network = AutoModelForImageTextToText.from_pretrained(model, dtype=getattr(torch, dtype)).to(device).eval()
     processor = AutoProcessor.from_pretrained(model)
@@ -62,26 +62,28 @@ def load(device: str = "cpu", *, model: str, dtype: str = "float32") -> Callable
     return score
 
 
-@torch.no_grad()
 def _one(network, processor, asked: dict[str, Any], caption: str, frames: np.ndarray, times: Sequence[float]) -> float:
-    """Logit of yes minus logit of no after the caption and its end token."""
-    question = [{"type": "video"}, {"type": "text", "text": asked["question"]}]
-    messages = [
-        {"role": "user", "content": question},
-        {"role": "assistant", "content": [{"type": "text", "text": caption}]},
-    ]
-    text = processor.apply_chat_template(messages, tokenize=False)
+    """Log-probability of the caption with the clip less that without it."""
+    question = {"type": "text", "text": asked["question"]}
+    media = {"videos": [frames], "video_metadata": [_metadata(times)], "do_sample_frames": False}
+    shown = _log_prob(network, processor, [{"type": "video"}, question], caption, media)
+    return shown - _log_prob(network, processor, [question], caption, {})
+
+
+@torch.no_grad()
+def _log_prob(network, processor, asked: list[dict[str, Any]], caption: str, media: dict[str, Any]) -> float:
+    """Sum over the tokens of the caption and its end token."""
+    user = {"role": "user", "content": asked}
+    answer = {"role": "assistant", "content": [{"type": "text", "text": caption}]}
+    prompt = processor.apply_chat_template([user], tokenize=False, add_generation_prompt=True)
+    text = processor.apply_chat_template([user, answer], tokenize=False)[len(prompt) :]
     end = processor.tokenizer.eos_token
     text = text[: text.rindex(end)] + end if end in text else text + end
-    inputs = processor(
-        text=[text],
-        videos=[frames],
-        video_metadata=[_metadata(times)],
-        do_sample_frames=False,  # the frames are the ones to be judged
-        return_tensors="pt",
-    )
-    logits = network(**inputs.to(network.device)).logits[0, -1].float()
-    return float(logits[asked["yes"]] - logits[asked["no"]])
+    inputs = processor(text=[prompt + text], return_tensors="pt", **media).to(network.device)
+    told = len(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+    logits = network(**inputs).logits[0, -told - 1 : -1].float()
+    target = inputs["input_ids"][0, -told:]
+    return float(logits.log_softmax(-1).gather(1, target[:, None]).sum())
 
 
 def _metadata(times: Sequence[float]) -> VideoMetadata:

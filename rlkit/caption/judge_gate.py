@@ -14,7 +14,7 @@ from data_synth.world.clips import events_of
 from reward_models import agreement, event_order
 from rlkit.caption import generate, pairs
 from rlkit.caption.clips import FEW, Clips, Reader, world_held_out
-from rlkit.caption.judges import Judge, Row, asked
+from rlkit.caption.judges import Judge, Row, answered, shown_to
 from rlkit.errors import RlkitError
 from rlkit.models import Captioner
 from rlkit.recipe import Recipe
@@ -142,7 +142,7 @@ def _values(
 ) -> list[tuple[float, float, float]]:
     """Per clip the truth of the greedy caption, of the judge's best sample and of the best sample."""
     settings = recipe.sampling
-    examples = [asked(captioner, row, ["A"], question, reader) for row in part]
+    examples = [shown_to(captioner, row, answered(row, ["A"], question), reader) for row in part]
     size = recipe.evaluate.per_device_eval_batch_size
     options = {"max_new_tokens": settings.max_completion_length, "batch_size": size}
     greedy = [one[0] for one in generate.captions(captioner, examples, **options)]

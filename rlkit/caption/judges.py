@@ -14,7 +14,7 @@ from data_synth.world.captions import PROMPTS
 from data_synth.world.clips import events_of
 from reward_models import event_order
 from rlkit import models
-from rlkit.caption import one_row, pairs, rows, verdict
+from rlkit.caption import information, pairs, rows
 from rlkit.caption.clips import Reader
 from rlkit.errors import RecipeError
 from rlkit.models import Captioner
@@ -24,8 +24,8 @@ from rlkit.running import ranks
 Row = Mapping[str, Any]
 Judge = Callable[[Sequence[Row], Sequence[Sequence[str]], Reader], list[list[float | None]]]
 """(clips, captions of each, reader of the clips) -> a score for every caption, None where there is none."""
-MANIFEST = "verdict.json"
-"""In the folder of a trained judge of captions: its question and the tokens of its answer."""
+MANIFEST = "judge.json"
+"""In the folder of a trained judge of captions: the question that its captions answer."""
 
 
 def load(recipe: Recipe) -> Judge | None:
@@ -63,8 +63,8 @@ def by_reward(score: reward_models.Score) -> Judge:
 def captioner_judge(recipe: Recipe, folder: Path) -> Judge:
     """The captioner in a folder as a judge, all captions of a clip in one row.
 
-    It judges by its verdict (rlkit/caption/verdict.py) where `algorithm: reward` trained it, else by the log-likelihood
-    of the caption, a sum over its tokens in nats. A captioner that knows more than the policy is a judge without being
+    Where `algorithm: reward` trained it, the score is what the clip adds to a caption (rlkit/caption/information.py);
+    else it is the caption's log-likelihood. A captioner that knows more than the policy is a judge without being
     trained to judge; the policy's own likelihood is none.
     """
     captioner = models.load(Model(id=str(folder)))
@@ -72,7 +72,6 @@ def captioner_judge(recipe: Recipe, folder: Path) -> Judge:
     question = PROMPTS[recipe.data.language]
     if told.is_file():
         question = json.loads(told.read_text(encoding="utf-8"))["question"]
-    score = verdict.scores if told.is_file() else likelihood
     size = recipe.evaluate.per_device_eval_batch_size
 
     @torch.no_grad()
@@ -80,22 +79,24 @@ def captioner_judge(recipe: Recipe, folder: Path) -> Judge:
         captioner.model.eval()
         found: list[list[float | None]] = []
         for start in range(0, len(clips), size):
-            shown = zip(clips[start : start + size], texts[start : start + size], strict=True)
-            examples = [asked(captioner, row, answers, question, reader) for row, answers in shown]
-            scores = score(captioner, rows.batch_of(captioner, examples)).tolist()
-            found += [one[: len(example.answers)] for one, example in zip(scores, examples, strict=True)]
+            some = list(zip(clips[start : start + size], texts[start : start + size], strict=True))
+            records = [answered(row, answers, question) for row, answers in some]
+            shown = [shown_to(captioner, row, record, reader) for (row, _), record in zip(some, records, strict=True)]
+            scores = information.likelihood(captioner, rows.batch_of(captioner, shown))
+            if told.is_file():
+                scores = scores - information.prior(captioner, records)
+            found += [one[: len(answers)] for one, (_, answers) in zip(scores.tolist(), some, strict=True)]
         return found
 
     return judge
 
 
-def likelihood(captioner: Captioner, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """log p(caption) of all answers of a batch of rows, [B, A], in nats: a sum over tokens."""
-    return one_row.log_probs(captioner, batch)[0].sum(-1)
-
-
-def asked(captioner: Captioner, row: Row, answers: Sequence[str], question: str, reader: Reader) -> rows.Example:
-    """A clip with all the captions to be judged as the answers of one row."""
+def answered(row: Row, answers: Sequence[str], question: str) -> dict[str, Any]:
+    """The record of a clip with all the captions to be judged as its answers."""
     rejected = [{"text": text, "kind": "own_sample", "edit": {}, "operator": "own_samples"} for text in answers[1:]]
-    record = pairs.record(row, question, answers[0], rejected, 0, {})
+    return pairs.record(row, question, answers[0], rejected, 0, {})
+
+
+def shown_to(captioner: Captioner, row: Row, record: dict[str, Any], reader: Reader) -> rows.Example:
+    """The record and its clip as one row of tensors."""
     return rows.encode(captioner, record, reader.clip(row["video"], row.get("start"), row.get("end")))

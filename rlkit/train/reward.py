@@ -1,12 +1,13 @@
-"""Consistency reward: a captioner learns to say of a caption whether it tells what the clip shows.
+"""Consistency reward: a captioner learns to judge whether a caption tells what the clip shows.
 
-Bradley-Terry (Biometrika 39, 1952) on the scores of rlkit/caption/verdict.py: the true caption against constructed
-negatives of the same clip, all in one row. Measured on held-out clips, for the kinds that were trained on, for kinds
-that were not (`evaluate.unseen_negatives`), and with the clip hidden: what is told without looking is a leak. Beside
-the judge stands the likelihood of the captioner it starts from, the bar it has to pass.
+Bradley-Terry (Biometrika 39, 1952) on the scores of rlkit/caption/information.py: the true caption against
+constructed negatives of the same clip, and the captioner's own wrong samples, all in one row. Measured on held-out
+clips, for the kinds that were trained on, for kinds that were not (`evaluate.unseen_negatives`), and with the clip
+hidden: what is told without looking is a leak. Beside the judge stand the captioner it starts from, as a judge
+(`untrained`), and that captioner's likelihood with its language prior (`likelihood`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from data_synth.records import read_records, write_records
 from data_synth.world.captions import PROMPTS
 from reward_models import agreement
 from rlkit import models, reward_losses
-from rlkit.caption import clips, judges, own_samples, pairs, rows, trainer, verdict
+from rlkit.caption import clips, information, judges, own_samples, pairs, rows, trainer
 from rlkit.caption.dataset import Examples, training_examples
 from rlkit.evaluate import intervals
 from rlkit.models import Captioner
@@ -31,8 +32,6 @@ from rlkit.running.progress import Progress, last_screen, quiet
 from rlkit.running.tracking import open_tracker
 
 Row = dict[str, Any]
-Score = Callable[[Captioner, dict[str, torch.Tensor]], torch.Tensor]
-"""(captioner, batch of rows) -> a number for every answer, [B, A]."""
 
 
 def run(recipe: Recipe, folder: RunFolder) -> None:
@@ -49,7 +48,6 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
         found = clips.collect(recipe, folder, progress)
         tracker = open_tracker(recipe.train.report_to, folder, name=folder.path.name, config={}, progress=progress)
         captioner = models.load(recipe.model, seed=recipe.seed)
-        yes, no = verdict.tokens(captioner)  # a tokenizer that cannot say yes or no is refused before anything is made
         progress.note(captioner.reason)
         target, question = folder.path / "pairs", PROMPTS[recipe.data.language]
         pool = pairs.event_pool(found.labelled())
@@ -65,13 +63,20 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
             write_records(made, target)
         ranks.wait()
         records, held_out = read_records(target), HeldOut(found, recipe, pool)
-        systems = {"likelihood": summary(measure(captioner, held_out, judges.likelihood, "likelihood", progress))}
+        before = measure(captioner, held_out, "untrained", progress)
         examples = training_examples(captioner, records, found.reader, recipe)
         stage = f"reward: training on {len(records):,} clips with up to {recipe.num_negatives} negatives"
-        seconds = trainer.train(captioner, bradley_terry, recipe, examples, folder, tracker, progress, stage=stage)
-        folder.write_json(f"final/{judges.MANIFEST}", {"yes": yes, "no": no, "question": question})
+        seconds = trainer.train(
+            captioner, bradley_terry(records), recipe, examples, folder, tracker, progress, stage=stage
+        )
+        folder.write_json(f"final/{judges.MANIFEST}", {"question": question})
         folder.write_json(f"final/{reward_models.MANIFEST}", {"reward": "consistency"})
-        systems["reward"] = summary(measure(captioner, held_out, verdict.scores, "reward", progress))
+        after = measure(captioner, held_out, "reward", progress)
+        systems = {
+            "likelihood": summary(before),
+            "untrained": summary(without_prior(before)),
+            "reward": summary(without_prior(after)),
+        }
         cost = {"train_seconds": {"reward": seconds}, "pairs": len(records), "quarantined": found.quarantined}
         results = {"systems": systems, "cost": cost}
         folder.finish(results)
@@ -81,24 +86,30 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
         tracker.finish()
 
 
-def bradley_terry(trainer, model, batch, counts):
+def bradley_terry(records: Sequence[Row]) -> trainer.Loss:
     """Per clip, the mean over its negatives of -log sigmoid(score of the caption - score of the negative)."""
-    scored = verdict.scores(trainer.captioner, batch, model=model)
-    real = batch["answer_mask"][:, 1:]
-    margin = scored[:, :1] - scored[:, 1:]
-    each = torch.stack(
-        [
-            reward_losses.bradley_terry(one[:1].expand(len(one) - 1), one[1:], mask=m)
-            for one, m in zip(scored, real, strict=True)
-        ]
-    )
-    told = margin.detach()[real]
-    return each, {
-        "rewards/chosen": scored[:, 0].detach().mean(),
-        "rewards/rejected": scored[:, 1:].detach()[real].mean(),
-        "rewards/margins": told.mean(),
-        "rewards/accuracies": (told > 0).float().mean(),
-    }
+
+    def loss_of(caption_trainer, model, batch, counts):
+        captioner = caption_trainer.captioner
+        hidden = information.prior(captioner, [records[at] for at in batch["index"].tolist()], model=model)
+        scored = information.likelihood(captioner, batch, model=model) - hidden
+        real = batch["answer_mask"][:, 1:]
+        margin = scored[:, :1] - scored[:, 1:]
+        each = torch.stack(
+            [
+                reward_losses.bradley_terry(one[:1].expand(len(one) - 1), one[1:], mask=m)
+                for one, m in zip(scored, real, strict=True)
+            ]
+        )
+        told = margin.detach()[real]
+        return each, {
+            "rewards/chosen": scored[:, 0].detach().mean(),
+            "rewards/rejected": scored[:, 1:].detach()[real].mean(),
+            "rewards/margins": told.mean(),
+            "rewards/accuracies": (told > 0).float().mean(),
+        }
+
+    return loss_of
 
 
 class HeldOut:
@@ -124,9 +135,9 @@ class HeldOut:
 
 
 @torch.no_grad()
-def measure(captioner: Captioner, held_out: HeldOut, score: Score, name: str, progress: Progress) -> list[Row]:
-    """One row per negative of a held-out clip: `clip`, `kind`, `seen`, and the margin of the true caption with the clip
-    (`margin`) and without it (`blind`)."""
+def measure(captioner: Captioner, held_out: HeldOut, name: str, progress: Progress) -> list[Row]:
+    """One row per negative of a held-out clip: `clip`, `kind`, `seen`, and by how many nats the true caption is more
+    likely with the clip (`margin`) and without it (`blind`)."""
     progress.stage(f"{name}: scoring the captions of {len(held_out.records)} clips", total=len(held_out.records))
     captioner.model.eval()
     shown = Examples(captioner, held_out.records, held_out.reader, cache_gib=0.0)
@@ -138,7 +149,7 @@ def measure(captioner: Captioner, held_out: HeldOut, score: Score, name: str, pr
             some = part[start : start + held_out.size]
             blind = [rows.encode(captioner, held_out.records[at]) for at in some]
             views = [[shown[at] for at in some], blind]
-            scored = [score(captioner, rows.batch_of(captioner, view)).cpu() for view in views]
+            scored = [information.likelihood(captioner, rows.batch_of(captioner, view)).cpu() for view in views]
             with_clip, without = ((one[:, :1] - one[:, 1:]).tolist() for one in scored)
             told += [
                 [
@@ -152,6 +163,11 @@ def measure(captioner: Captioner, held_out: HeldOut, score: Score, name: str, pr
 
     found = ranks.spread(margins, list(range(len(held_out.records))))
     return [row for of_clip in found for row in of_clip]
+
+
+def without_prior(measured: Sequence[Row]) -> list[Row]:
+    """The rows as a judge by information.py scores them: with the clip hidden, all captions are worth 0."""
+    return [{**row, "margin": row["margin"] - row["blind"], "blind": 0.0} for row in measured]
 
 
 def summary(measured: Sequence[Row]) -> dict[str, intervals.Interval]:

@@ -58,7 +58,7 @@ def scripted(monkeypatch):
         return [[wrong(row), row["true_caption"], "A calm scene.", wrong(row)] for row in rows]
 
     monkeypatch.setattr(judge_gate.generate, "captions", captions)
-    monkeypatch.setattr(judge_gate, "asked", lambda captioner, row, answers, question, reader: row)
+    monkeypatch.setattr(judge_gate, "shown_to", lambda captioner, row, record, reader: row)
 
 
 def gate(judge):

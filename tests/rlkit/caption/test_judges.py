@@ -8,7 +8,7 @@ import pytest
 
 import reward_models
 from rlkit import models
-from rlkit.caption import judges, one_row, rows, verdict
+from rlkit.caption import judges, one_row, rows
 from rlkit.errors import RecipeError
 from rlkit.recipe import Evaluate, Model, Recipe, Sampling
 
@@ -30,13 +30,11 @@ class OneClip:
 
 @pytest.fixture
 def folder(tmp_path, tiny_captioner):
-    """A judge's final/: a tiny captioner with verdict.json and reward.json."""
+    """A judge's final/: a tiny captioner with judge.json and reward.json."""
     captioner = tiny_captioner("qwen2_5_vl")
     captioner.model.save_pretrained(tmp_path)
     captioner.processor.save_pretrained(tmp_path)
-    yes, no = verdict.tokens(captioner)
-    told = {"yes": yes, "no": no, "question": "Describe the video."}
-    (tmp_path / judges.MANIFEST).write_text(json.dumps(told))
+    (tmp_path / judges.MANIFEST).write_text(json.dumps({"question": "Describe the video."}))
     (tmp_path / reward_models.MANIFEST).write_text(json.dumps({"reward": "consistency"}))
     return tmp_path
 
@@ -64,7 +62,8 @@ def test_a_captioner_judges_by_likelihood(folder, make_clip):
     clip, rows_of = make_clip(6, 0.25), [{"id": "a", "video": "a.mp4"}]
     (ours,) = judges.load(recipe)(rows_of, [TEXTS], OneClip(clip))
     captioner = models.load(Model(id=str(folder), sharing="off"))
-    batch = rows.batch_of(captioner, [judges.asked(captioner, rows_of[0], TEXTS, "Describe the video.", OneClip(clip))])
+    record = judges.answered(rows_of[0], TEXTS, "Describe the video.")
+    batch = rows.batch_of(captioner, [judges.shown_to(captioner, rows_of[0], record, OneClip(clip))])
     log_probs, _ = one_row.separate_log_probs(captioner, batch)
     np.testing.assert_allclose(ours, log_probs.sum(-1)[0].detach().numpy(), rtol=1e-4)
     assert max(ours) < 0
@@ -75,8 +74,8 @@ def test_a_caption_without_its_video_has_no_score(folder):
     assert score(prompts=["?"], completions=["A red circle."], videos=[None], timestamps=[[0.0]]) == [None]
 
 
-def test_a_folder_without_a_verdict_is_no_judge(tmp_path):
-    with pytest.raises(ValueError, match=r"no verdict\.json"):
+def test_a_folder_without_a_question_is_no_judge(tmp_path):
+    with pytest.raises(ValueError, match=r"no judge\.json"):
         reward_models.load("consistency", model=str(tmp_path))
 
 

@@ -29,14 +29,14 @@ def test_a_run_names_the_shares_with_intervals_and_leaves_an_ordinary_model(chai
     folder = tmp_path / "runs/reward_consistency"
     results = json.loads((folder / "results.json").read_text())
     system = results["systems"]["reward"]
-    assert set(results["systems"]) == {"likelihood", "reward"}
+    assert set(results["systems"]) == {"likelihood", "untrained", "reward"}
     for metric in ("pairwise_seen", "pairwise_unseen_kind", "pairwise_blind", "calibration_error"):
         assert set(system[metric]) >= {"value", "low", "high", "n"}
     assert results["complete"] and system["pairwise_seen"]["n"] == 4
     model = AutoModelForImageTextToText.from_pretrained(folder / "final")
     assert model.config.model_type == "qwen2_5_vl"
-    told = json.loads((folder / "final/verdict.json").read_text())
-    assert told["yes"] != told["no"] and told["question"]
+    assert json.loads((folder / "final/judge.json").read_text())["question"]
+    assert system["pairwise_blind"]["value"] == 0.5  # hidden clips add nothing to any caption
     logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert {"rewards/margins", "rewards/accuracies"} <= set(logged[0])
 
@@ -52,3 +52,8 @@ def test_shares_are_of_clips_and_a_tie_counts_half():
     assert found["pairwise_unseen_kind"]["value"] == 0.0
     assert found["pairwise_blind"]["value"] == pytest.approx(((0.5 + 1) / 2 + 0) / 2)
     assert found["calibration_error"]["n"] == 2
+
+
+def test_without_its_prior_a_margin_is_what_the_clip_adds():
+    (row,) = reward.without_prior([{"clip": "a", "kind": "x", "seen": True, "margin": 3.0, "blind": 4.5}])
+    assert (row["margin"], row["blind"]) == (-1.5, 0.0)  # a likely sentence is no true one
