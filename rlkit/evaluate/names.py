@@ -58,10 +58,10 @@ SYSTEMS: dict[str, str] = {
     "dpo_k1": "DPO, one negative",
     "dpo": "DPO",
     "dpo_shuffled": "DPO on shuffled video",
-    "likelihood": "likelihood, before training",
+    "likelihood": "likelihood, prior included",
     "reward": "judge",
     "laplacian": "Laplacian variance",
-    "untrained": "untrained network",
+    "untrained": "before training",
 }
 
 

@@ -73,8 +73,8 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
         folder.write_json(f"final/{reward_models.MANIFEST}", {"reward": "consistency"})
         after = measure(captioner, held_out, "reward", progress)
         systems = {
-            "likelihood": summary(before),
             "untrained": summary(without_prior(before)),
+            "likelihood": summary(before),
             "reward": summary(without_prior(after)),
         }
         cost = {"train_seconds": {"reward": seconds}, "pairs": len(records), "quarantined": found.quarantined}
