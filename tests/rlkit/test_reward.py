@@ -226,7 +226,7 @@ def test_a_job_that_is_killed_goes_on(folder):
     )
     Path("rows.jsonl").write_text("".join(json.dumps({"id": f"r{k}", "completion": str(k)}) + "\n" for k in range(400)))
     command = ["reward", "score", "./slow.py", "rows.jsonl", "--out", "s.parquet", "--batch-size", "2"]
-    code = "from reward_models import scoring_job; scoring_job.SHARD_SECONDS = 0.05\n"
+    code = "from reward_models.serving import scoring_job; scoring_job.SHARD_SECONDS = 0.05\n"
     code += f"from rlkit.cli import main; main({command})"
     job = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)})
     while len(list(Path().glob("s.parquet.parts/*.parquet"))) < 3:
