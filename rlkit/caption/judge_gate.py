@@ -61,7 +61,7 @@ class Gate:
 def gate(captioner: Captioner, judge: Judge, found: Clips, recipe: Recipe, question: str, progress: Progress) -> Gate:
     """Measure a judge on labelled clips that neither it nor the policy was trained on: the world's other split, the
     held-out clips of a folder."""
-    clips, reader = list(found.held_out), found.held_out_reader
+    clips, reader = found.held_out, found.held_out_reader
     if recipe.data.source == "world":
         split = "dev" if recipe.evaluate.split == "test" else "test"
         clips, reader = world_held_out(recipe.data, split, recipe.sampling.gate_clips, progress)

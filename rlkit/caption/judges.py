@@ -30,22 +30,22 @@ MANIFEST = "judge.json"
 
 def load(recipe: Recipe) -> Judge | None:
     """The judge that `sampling.judge` names; None for none. Raises RecipeError for a name that nothing has."""
-    name = recipe.sampling.judge
+    name, question = recipe.sampling.judge, PROMPTS[recipe.data.language]
     if name is None:
         return None
     if name == "world":
-        return by_reward(event_order.load(parse=events_of))
+        return by_reward(event_order.load(parse=events_of), question)
     if (Path(name) / MANIFEST).is_file() or (Path(name) / "config.json").is_file():
         return captioner_judge(recipe, Path(name))
     try:
-        return by_reward(reward_models.load(name, device=str(ranks.device())))
+        return by_reward(reward_models.load(name, device=str(ranks.device())), question)
     except (FileNotFoundError, ValueError) as error:
         raise RecipeError(f"sampling.judge: {error} `world` is the truth of rendered clips") from None
 
 
-def by_reward(score: reward_models.Score) -> Judge:
-    """A reward as a judge; it gets the columns `events` and `video` where the clips have them, and `videos` (frames,
-    uint8 [T, H, W, 3]) where its signature names them."""
+def by_reward(score: reward_models.Score, question: str) -> Judge:
+    """A reward as a judge of answers to `question`; it gets the columns `events` and `video` where the clips have them,
+    and `videos` (frames, uint8 [T, H, W, 3]) where its signature names them."""
     wants_frames = "videos" in inspect.signature(score).parameters
 
     def judge(clips: Sequence[Row], texts: Sequence[Sequence[str]], reader: Reader) -> list[list[float | None]]:
@@ -54,7 +54,7 @@ def by_reward(score: reward_models.Score) -> Judge:
             columns = {key: [row[key]] * len(answers) for key in ("events", "video") if key in row}
             if wants_frames:
                 columns["videos"] = [reader.clip(row["video"], row.get("start"), row.get("end")).frames] * len(answers)
-            found.append(score(prompts=[""] * len(answers), completions=list(answers), **columns))
+            found.append(score(prompts=[question] * len(answers), completions=list(answers), **columns))
         return found
 
     return judge

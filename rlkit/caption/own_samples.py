@@ -40,6 +40,11 @@ class Drawn:
         return self._here.get(clip, [])
 
 
+def wanted(recipe: Recipe) -> bool:
+    """Whether `negatives` of the recipe name the model's own samples."""
+    return any(one.name == "own_samples" and one.weight > 0 for one in recipe.negatives)
+
+
 def draw(captioner: Captioner, found: Clips, recipe: Recipe, question: str, progress: Progress) -> Drawn:
     """`sampling.num_samples` captions of each training clip.
 

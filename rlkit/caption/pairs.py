@@ -92,11 +92,10 @@ def judged_pairs(
     clips, at = iter(clips), 0
     while some := list(itertools.islice(clips, JUDGED_AT_ONCE)):
         texts = [list(dict.fromkeys(text for text in samples.get(row["id"]) or () if readable(text))) for row in some]
-        kept = [(row, told) for row, told in zip(some, texts, strict=True) if len(told) > 1]
-        scores = judge([row for row, _ in kept], [told for _, told in kept])
-        numbers = {row["id"]: at + k for k, row in enumerate(some)}
-        for (row, told), given in zip(kept, scores, strict=True):
-            made = _best_and_worst(row, told, given, recipe, question, recipe.seed * 1_000_003 + numbers[row["id"]])
+        kept = [(number, row, told) for number, (row, told) in enumerate(zip(some, texts, strict=True), at) if told[1:]]
+        scores = judge([row for _, row, _ in kept], [told for *_, told in kept])
+        for (number, row, told), given in zip(kept, scores, strict=True):
+            made = _best_and_worst(row, told, given, recipe, question, recipe.seed * 1_000_003 + number)
             if made is not None:
                 yield made
         at += len(some)

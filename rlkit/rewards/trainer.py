@@ -17,7 +17,7 @@ from transformers import Trainer
 from reward_models.vision.encoder import HEADS, Spec, VisionReward, backbone_of, stored_spec
 from reward_models.vision.heads import OVERALL, Outputs
 from reward_models.vision.views import ViewPlan, Views
-from rlkit.errors import ModelError
+from rlkit.errors import ModelError, RecipeError
 from rlkit.models import tiny_encoder
 from rlkit.recipe import EncoderReward, Model, Recipe
 from rlkit.rewards import loss
@@ -248,10 +248,16 @@ def train(
     *,
     stage: str,
 ) -> float:
-    """Train, resuming from the folder's last whole checkpoint; returns the seconds it took.
+    """Train, resuming from the folder's last whole checkpoint; returns the seconds it took. Raises RecipeError under
+    DeepSpeed or FSDP.
 
     Where nothing but the heads is trained, they are trained on features that are computed once, of all items.
     """
+    if ranks.sharded():
+        raise RecipeError(
+            "a reward with heads trains with whole weights, but this launch shares them out (DeepSpeed or FSDP); use "
+            "accelerate_configs/ddp.yaml or single.yaml"
+        )
     frozen = not any(p.requires_grad for part in (reward.backbone, reward.pool) for p in part.parameters())
     model = reward.heads if frozen else reward
     trainer = RewardTrainer(

@@ -35,7 +35,7 @@ from rlkit.running.tracking import Tracker
 
 def run(recipe: Recipe, folder: RunFolder) -> None:
     """Make pairs, train, evaluate; then the recipe's variants, each from the same start (recipes/dpo_caption.yaml)."""
-    own = any(one.name == "own_samples" and one.weight for one in recipe.negatives)
+    own = own_samples.wanted(recipe)
     # of one system: pairs, reference, training, evaluation
     stages = 4 + own * (1 + judge_gate.stages(recipe)) + bool(recipe.loss.video_conditional)
     run_systems(recipe, folder, one_system, name="dpo", stages=stages)
@@ -97,7 +97,7 @@ def make_pairs(
         return target
     question = PROMPTS[recipe.data.language]
     samples = None
-    if any(one.name == "own_samples" and one.weight for one in recipe.negatives):
+    if own_samples.wanted(recipe):
         samples = own_samples.draw(captioner, found, recipe, question, progress)
     judge = judges.load(recipe) if samples is not None else None
     if judge is not None:

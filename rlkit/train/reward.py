@@ -43,7 +43,7 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
         heads.run(recipe, folder)
         return
     quiet()
-    own = any(one.name == "own_samples" and one.weight for one in recipe.negatives)
+    own = own_samples.wanted(recipe)
     with Progress(folder.path.name, stages=clips.stages(recipe) + 4 + own) as progress:
         found = clips.collect(recipe, folder, progress)
         tracker = open_tracker(recipe.train.report_to, folder, name=folder.path.name, config={}, progress=progress)

@@ -83,6 +83,7 @@ def test_a_reward_gets_the_columns_it_names(tmp_path, make_clip):
     (tmp_path / "own.py").write_text(
         "def load(device='cpu'):\n"
         "    def score(*, prompts, completions, videos, events, **_):\n"
+        "        assert prompts == ['Describe the video.'] * len(completions)\n"
         "        return [len(v) + len(e) + len(c) for v, e, c in zip(videos, events, completions, strict=True)]\n"
         "    return score\n"
     )

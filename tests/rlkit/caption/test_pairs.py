@@ -15,7 +15,7 @@ from rlkit.recipe import PlugIn, Recipe
 CLIPS = [clip_row(draw_script(0, i), "train", i, seed=0, noise=None) for i in range(30)]
 OPERATORS = [PlugIn("order_swap"), PlugIn("verbose"), PlugIn("event_replace")]
 RECIPE = Recipe(algorithm="dpo", negatives=OPERATORS, num_negatives=4)
-JUDGE = partial(judges.by_reward(event_order.load(parse=events_of)), reader=None)
+JUDGE = partial(judges.by_reward(event_order.load(parse=events_of), "?"), reader=None)
 
 
 def answers(record):
