@@ -19,7 +19,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.video_utils import VideoMetadata
 
-from reward_models.published.inputs import text_of
+from reward_models.completions import text_of
 
 CLOCK = 1000.0  # timestamps reach the processor as frame numbers of a 1,000 fps clock: exact to the millisecond
 

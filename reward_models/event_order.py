@@ -9,6 +9,8 @@ The signature is TRL's reward function. The truth comes as the column `events`; 
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
+from reward_models.completions import text_of
+
 Parse = Callable[[str], tuple[Sequence[Hashable], int]]
 """caption -> (events told in their order, number of sentences that tell none)"""
 
@@ -43,14 +45,6 @@ def reward(truth: Sequence[Hashable], told: Sequence[Hashable], extra: int, extr
     precision, recall = len(matched) / len(told), len(matched) / len(truth)
     f1 = 2 * precision * recall / (precision + recall) if matched else 0.0
     return f1 * (1 + _tau(matched)) / 2 * extra_penalty**extra
-
-
-def text_of(completion: Any) -> str:
-    """A completion as text: a string, or TRL's list of messages."""
-    if isinstance(completion, str):
-        return completion
-    content = completion[0]["content"]
-    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 
 def _tau(positions: Sequence[int]) -> float:

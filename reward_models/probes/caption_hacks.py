@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from reward_models.completions import text_of
 from reward_models.probes.bench import Bench
-from reward_models.probes.items import text_of
 from reward_models.probes.picture_hacks import EXCESS, worst_rise
 from reward_models.probes.report import Finding, at_most, not_applicable
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from reward_models.completions import text_of
 from reward_models.probes.bench import SAME, Bench, differences
-from reward_models.probes.items import MEDIA, Items, copied, digest, like, text_of
+from reward_models.probes.items import MEDIA, Items, copied, digest, like
 from reward_models.probes.report import Finding, ProbeError, at_least, at_most, not_applicable
 
 NEIGHBOUR = 0.1

@@ -8,6 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from reward_models.completions import text_of
+
 Kind = Literal["text", "image", "video"]
 """Of the completions: captions (text or TRL messages), PIL images, or frames uint8 [T, H, W, 3]."""
 KINDS = ("text", "image", "video")
@@ -92,14 +94,6 @@ class Items:
         if self.kind != "text":
             return self.with_completions(each(self.completions))
         return self.with_columns(**{name: each(self.columns[name]) for name in MEDIA if name in self.columns})
-
-
-def text_of(completion: Any) -> str:
-    """A caption as text: a string, or TRL's list of messages."""
-    if isinstance(completion, str):
-        return completion
-    content = completion[-1]["content"]
-    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 
 def like(completion: Any, text: str) -> Any:

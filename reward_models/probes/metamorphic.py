@@ -11,10 +11,11 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
+from reward_models.completions import text_of
 from reward_models.probes.bench import SAME, Bench, differences
 from reward_models.probes.caption_hacks import chinese, filler, words_of
 from reward_models.probes.conformance import NEIGHBOUR
-from reward_models.probes.items import Items, text_of
+from reward_models.probes.items import Items
 from reward_models.probes.report import Finding, ProbeError, at_most, not_applicable
 
 PRECISION = 0.25

@@ -10,9 +10,9 @@ from functools import lru_cache, partial
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
+from reward_models.completions import text_of
 from reward_models.probes.bench import SAME, Bench, t_of
 from reward_models.probes.evidence import SURE
-from reward_models.probes.items import text_of
 from reward_models.probes.report import Finding, at_most
 
 MILD = 0.75

@@ -16,6 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from reward_models.completions import text_of
+
 Picture = list[Image.Image] | np.ndarray
 """RGB images of one row (one, or TRL's list), or frames uint8 [T, H, W, 3]."""
 
@@ -48,18 +50,6 @@ def rows(
         _row(index, prompt, completion, images, videos, needs_text)
         for index, (prompt, completion) in enumerate(zip(prompts, completions, strict=True))
     ]
-
-
-def text_of(value: Any) -> str:
-    """A string, or the text of the last of TRL's messages.
-
-    >>> text_of([{"role": "system", "content": "Draw."}, {"role": "user", "content": "A red ball."}])
-    'A red ball.'
-    """
-    if isinstance(value, str):
-        return value
-    content = value[-1]["content"]
-    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 
 def frames_of(picture: Picture, max_frames: int | None = None) -> list[Image.Image]:

@@ -30,19 +30,6 @@ def log_probs(
     """
     if not captioner.sharing:
         return separate_log_probs(captioner, batch, model=model)
-    logits = kept_logits(captioner, batch, batch["keep"], vision, model=model)
-    return _token_log_probs(logits, batch), batch["target_mask"]
-
-
-def kept_logits(
-    captioner: Captioner,
-    batch: Batch,
-    keep: Bool[Tensor, "batch length"],
-    vision: dict | None = None,
-    *,
-    model: nn.Module | None = None,
-) -> Float[Tensor, "kept vocab"]:
-    """Logits at the positions to keep, row by row; arguments and vision tower as in `log_probs`."""
     _check_window(captioner, batch)
     tower: dict = media(batch)
     if vision is not None:
@@ -52,12 +39,12 @@ def kept_logits(
         input_ids=batch["input_ids"],  # with embeddings only, transformers 5.23 would use stale rope_deltas
         attention_mask=attention_mask(captioner, batch),
         position_ids=positions if len(positions) > 1 else positions[0],
-        logits_to_keep=keep,
+        logits_to_keep=batch["keep"],
         use_cache=False,
         **tower,
     )
     _count(batch, batch["input_ids"].numel())
-    return outputs.logits
+    return _token_log_probs(outputs.logits, batch), batch["target_mask"]
 
 
 def separate_log_probs(captioner: Captioner, batch: Batch, *, model: nn.Module | None = None) -> LogProbs:
