@@ -26,7 +26,7 @@ MAX_SLACK, BINS, FOLDS = 1.8, 10, 5
 ENOUGH, CHECKS = 0.55, 3
 """Accuracy of probes fitted anew, the highest of so many ways to fold, at which `refine` is content; above it, it
 tries a smaller slack."""
-SMALLER = (1.0, 0.7, 0.5, 0.35, 0.25, 0.0)
+SMALLER = (1.0, 0.8, 0.6, 0.45, 0.3, 0.15, 0.0)
 """What of the slack above 1 is tried, one after the other."""
 FEWEST = 200
 """Below this many pairs nothing is dropped: probes fitted on fewer see noise."""

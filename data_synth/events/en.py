@@ -219,26 +219,6 @@ def _is_stative(text: str, start: int, end: int, lemma: str) -> bool:
     return lemma in words.STATIVE or lemma == ""
 
 
-_STATES = (
-    "wearing|sitting|standing|lying|holding|seated|dressed|surrounded|located|covered|decorated|lined|parked|crowded|"
-    "filled|made of|situated|engaged|involved"
-)
-_BACKGROUND = re.compile(
-    r"(?:during|throughout|in the middle of|in between|at (?:one|some) point|sometimes|occasionally|every so often)\b|"
-    rf"there(?:'s|’s| is| are| was| were) (?:[^\s,]+ ){{1,8}}?(?:{_STATES})\b|"
-    rf"(?:[^\s,]+ ){{1,8}}?(?:is|are|was|were) (?:\w+ly |also |all |still |seen )?(?:{_STATES})\b|"
-    r"(?:[^\s,]+ ){1,6}?(?:is|are|was|were) (?:in|on|at|inside|outside|behind|near|next to)\b|"
-    r"(?:[^\s,]+ ){1,5}?(?:wears?|contains?|consists?|surrounds?)\b",
-    re.IGNORECASE,
-)
-"""What is there or goes on all the time: it has no place in an order."""
-
-
-def is_background(clause: str) -> bool:
-    """Is an English clause about a state, about what is in the scene, or about what happens during something else?"""
-    return _BACKGROUND.match(clause) is not None
-
-
 def _boundary(toks: Tokens, i: int, clause_start: int) -> tuple[str, int] | None:
     """If a clause ends before token i: (connective, index of the first token of the next clause)."""
     word = toks.lower[i]

@@ -51,6 +51,9 @@ _OPENS_ON_ANOTHER = re.compile(
     re.IGNORECASE,
 )
 """A second clause that opens like this speaks of what came before it."""
+_GOES_ON_WITH = re.compile(r"\b(continues?|resumes?) (?:to )?(\w+ing\b|(?<=to )\w+)", re.IGNORECASE)
+_TALKING = {"talk", "speak", "say", "explain", "describe", "discuss", "narrate", "chat"}
+_ANYBODY = PERSONS | set(words.SUBJECT_PRONOUNS)
 _THINGS = set(
     """video clip camera screen scene shot title text ball car boat logo picture photo image credit view room game music
     board table house dog cat horse it there light crowd team audience people""".split()
@@ -294,22 +297,33 @@ def _known_too_early(a: str, b: str, subject: str, before: str) -> bool:
     return mine and re.search(r"\b(?:his|her|their)\b", b, re.IGNORECASE) is not None
 
 
-def _leans_back(a: str, b: str, before: str) -> bool:
-    """Does `b` hold a word that needs `a` ("she also …", "another goal")? Not where the first goal is told of before
-    both, or in `b` itself ("one man hands it to another man")."""
+def _leans_back(a: str, b: str, subject: str, before: str) -> bool:
+    """Does `b` hold a word that needs `a` ("she also …", "another goal" after a goal)? Not where a goal is told of
+    before both or in `b` itself ("one man hands it to another man"), or in neither; nor "continues to talk" where `a`
+    does not talk."""
+    said = words_of(a)
     for phrase in noun_phrases(b):
         if phrase.determiner == "another" and not re.search(r"\bone $", b[: phrase.start], re.IGNORECASE):
             told = words_of(before) | words_of(b[: phrase.start])
-            if phrase.head not in told or phrase.head in words_of(a):
+            if phrase.head in said or (phrase.head in _ANYBODY and told.isdisjoint(_ANYBODY)):
                 return True
             b = b[: phrase.start] + " " * len("another") + b[phrase.start + len("another") :]
+    if subject:
+        acts = {_deed(word) for word in said}
+        b = _GOES_ON_WITH.sub(lambda found: found[0] if _deed(found[2]) in acts else " " * len(found[0]), b)
     return not words_of(_AT_HOME.sub("", b)).isdisjoint(_DANGLING)
+
+
+def _deed(word: str) -> str:
+    """The verb of a form, all verbs of talking as one; the word itself where it is no verb."""
+    lemma = words.verb_forms().get(word.lower(), ("", ""))[0] or word.lower()
+    return "talk" if lemma in _TALKING else lemma
 
 
 def _trade_objects(a: str, b: str, subject: str, before: str) -> tuple[str, str] | None:
     """Exchange the mentions of what both share; None when `b` holds a pronoun whose antecedent is not found in `a`."""
     said = words_of(b)
-    if not said.isdisjoint(_DANGLING) and _leans_back(a, b, before):
+    if not said.isdisjoint(_DANGLING) and _leans_back(a, b, subject, before):
         return None
     if not said.isdisjoint(_POINTING) and _POINTS_BACK.search(b):
         return None

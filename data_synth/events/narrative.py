@@ -72,8 +72,8 @@ SECOND_PHRASE = (
     (-0.50, r"\b(?:is|are) (?:seen|shown)\b", "seen shown"),
 )
 
-OPENING, AFTER_OPENING, CLOSING, TWO, THREE = 0.80, 0.45, -0.10, 0.65, 0.10
-ALONG, MANY, STRANGER = -0.60, -0.20, 0.20
+OPENING, AFTER_OPENING, CLOSING, TWO, THREE = 0.60, 0.45, -0.10, 0.45, 0.0
+ALONG, MANY, STRANGER = -0.60, -0.30, 0.30
 """From the opening to the end of the caption; more than eight sentences, each then a short stretch of the
 clip; a second sentence about another known participant ("the dog")."""
 WORDS_FIRST, WORDS_SECOND = -0.15, -0.40

@@ -27,6 +27,7 @@ from data_synth.events import (
     parse,
     zh,
 )
+from data_synth.events.background import is_background
 from data_synth.events.edit import recase, splice
 from data_synth.events.narrative import overlap_risk
 from data_synth.events.order import content_words, order_flipped, order_of, overlap
@@ -37,7 +38,7 @@ _SUMMARY = re.compile(r"\bhow to\b|\b(?:tutorial|lesson|demonstration)\b", re.IG
 """A sentence that says what the whole clip is about goes on while the next one happens."""
 _GOES_ON = re.compile(r"(?:[^\s,]+ ){1,6}?(?:is|are|was|were) (?:\w+ly )?(?!being|seen|shown)\w+ing\b", re.IGNORECASE)
 """He is pulling the handles: two of these in a row go on at the same time."""
-RISK = -0.45
+RISK = -0.55
 """Highest `overlap_risk` at which two neighbouring sentences without a connective still count as a sequence."""
 
 
@@ -170,7 +171,7 @@ def corrupt_sentences(
 
 def _at_once(texts: tuple[str, str], first: int) -> bool:
     """Does one of two English sentences tell a background or sum the clip up, or do both tell what goes on?"""
-    if any(en.is_background(text) for text in texts) or (first == 0 and _SUMMARY.search(texts[0])):
+    if any(is_background(text) for text in texts) or (first == 0 and _SUMMARY.search(texts[0])):
         return True
     return all(_GOES_ON.match(text) for text in texts)
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from data_synth.events import AFTER, BEFORE, SIMULTANEOUS, UNKNOWN, detect_language, parse, with_events
-from data_synth.events.en import is_background, split_sentences
+from data_synth.events.background import is_background
+from data_synth.events.en import split_sentences
 from data_synth.events.mentions import agree, swap
 from data_synth.events.narrative import overlap_risk
 from data_synth.events.nouns import same_referent
@@ -217,7 +218,28 @@ def test_a_word_of_order_between_two_verbs_stays_between_them():
         ("A girl wears a green dress.", True),
         ("A woman is seen opening a box.", False),
         ("The man jumps into the water.", False),
+        ("A child is seen standing ready and then runs down the track.", False),
+        ("A woman is holding a thread and begins knitting.", False),
+        ("A man is sitting in a chair and holds a cup.", True),
+        ("A woman is standing in a room, surrounded by yoga gear.", True),
     ],
 )
 def test_backgrounds(sentence, background):
     assert is_background(sentence) is background
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "before", "allowed"),
+    [
+        ("She plays the game", "She hands another racket to a friend", "", True),
+        ("We see a coach", "We see another coach", "", False),
+        ("A man plays", "Another person comes", "", False),
+        ("The man plays", "Another person comes", "A man stands.", True),
+        ("He mounts a saddle", "He leads the horse out and continues to speak", "", True),
+        ("The man talks", "He sits up and continues explaining", "", False),
+        ("The leaves move", "The man continues to speak", "", False),  # all along, for all we know
+        ("He claps", "He continues his routine", "", False),
+    ],
+)
+def test_what_leans_back_is_left_alone(first, second, before, allowed):
+    assert (swap(first, second, f"{before} {first}. {second}.", before) is not None) is allowed

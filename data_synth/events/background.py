@@ -1,0 +1,34 @@
+"""English sentences that have no place in an order: what is there, or goes on all the time."""
+
+import re
+
+from data_synth.events import en_words as words
+
+_STATES = (
+    "wearing|sitting|standing|lying|holding|seated|dressed|surrounded|located|covered|decorated|lined|parked|crowded|"
+    "filled|made of|situated|engaged|involved"
+)
+_BACKGROUND = re.compile(
+    r"(?:during|throughout|in the middle of|in between|at (?:one|some) point|sometimes|occasionally|every so often)\b|"
+    rf"there(?:'s|’s| is| are| was| were) (?:[^\s,]+ ){{1,8}}?(?:{_STATES})\b|"
+    rf"(?:[^\s,]+ ){{1,8}}?(?:is|are|was|were) (?:\w+ly |also |all |still |seen )?(?:{_STATES})\b|"
+    r"(?:[^\s,]+ ){1,6}?(?:is|are|was|were) (?:in|on|at|inside|outside|behind|near|next to)\b|"
+    r"(?:[^\s,]+ ){1,5}?(?:wears?|contains?|consists?|surrounds?)\b",
+    re.IGNORECASE,
+)
+"""What is there or goes on all the time: it has no place in an order."""
+_MOVES_ON = re.compile(r"(?:, | and |\bwho |\bthat )(?:he |she |it |they )?(?:then |also )?(\w+)", re.IGNORECASE)
+_LEADS_ON = re.compile(r"\bthen\b|\bbefore \w+ing\b|\bfollowed by\b|\bleads? (?:in)?to\b", re.IGNORECASE)
+
+
+def is_background(clause: str) -> bool:
+    """Is an English sentence about a state, about what is in the scene, or about what happens during something else?
+
+    Not where something happens after it: "a child is seen standing ready and then runs down the track".
+    """
+    if _BACKGROUND.match(clause) is None:
+        return False
+    forms = words.verb_forms()
+    following = (forms.get(found[1].lower(), ("", "")) for found in _MOVES_ON.finditer(clause))
+    acts = any(tag == "third" and lemma not in words.STATIVE for lemma, tag in following)
+    return not acts and _LEADS_ON.search(clause) is None
