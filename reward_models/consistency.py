@@ -17,11 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
-from transformers.video_utils import VideoMetadata
 
 from reward_models.completions import text_of
-
-CLOCK = 1000.0  # timestamps reach the processor as frame numbers of a 1,000 fps clock: exact to the millisecond
+from reward_models.timestamps import video_metadata
 
 
 def load(device: str = "cpu", *, model: str, dtype: str = "float32") -> Callable[..., list[float | None]]:
@@ -65,7 +63,7 @@ def load(device: str = "cpu", *, model: str, dtype: str = "float32") -> Callable
 def _one(network, processor, asked: dict[str, Any], caption: str, frames: np.ndarray, times: Sequence[float]) -> float:
     """Log-probability of the caption with the clip less that without it."""
     question = {"type": "text", "text": asked["question"]}
-    media = {"videos": [frames], "video_metadata": [_metadata(times)], "do_sample_frames": False}
+    media = {"videos": [frames], "video_metadata": [video_metadata(times)], "do_sample_frames": False}
     shown = _log_prob(network, processor, [{"type": "video"}, question], caption, media)
     return shown - _log_prob(network, processor, [question], caption, {})
 
@@ -84,11 +82,3 @@ def _log_prob(network, processor, asked: list[dict[str, Any]], caption: str, med
     logits = network(**inputs).logits[0, -told - 1 : -1].float()
     target = inputs["input_ids"][0, -told:]
     return float(logits.log_softmax(-1).gather(1, target[:, None]).sum())
-
-
-def _metadata(times: Sequence[float]) -> VideoMetadata:
-    """Times in seconds as transformers' processors read them."""
-    times = np.asarray(times, dtype=np.float64)
-    spacing = float(np.diff(times).mean()) if len(times) > 1 else 1.0
-    frames = [round(time * CLOCK) for time in times]
-    return VideoMetadata(total_num_frames=len(times) * spacing * CLOCK, fps=CLOCK, frames_indices=frames)

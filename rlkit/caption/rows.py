@@ -17,6 +17,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers.video_utils import VideoMetadata
 
+from reward_models.timestamps import video_metadata
 from rlkit.errors import DataError
 from rlkit.models import Captioner, family_module
 
@@ -27,7 +28,6 @@ ROW_KEYS = frozenset(
 )
 PIXELS = "pixel_values_videos"
 MOST_LAYOUTS = 256  # prompts kept; a data set with more shapes is processed one by one
-CLOCK = 1000.0  # timestamps reach the processor as frame numbers of a 1,000 fps clock: exact to the millisecond
 
 
 @dataclass(frozen=True)
@@ -102,20 +102,11 @@ def shuffled(clip, seed: int):
     return replace(clip, frames=clip.frames[order])
 
 
-def video_metadata(timestamps: np.ndarray) -> VideoMetadata:
-    """Timestamps in seconds as transformers' processors read them.
-
-    Qwen2.5-VL takes the mean spacing (`sampled_fps`), Qwen3-VL each frame's own time (`frames_indices / fps`).
-    Raises DataError for timestamps that do not grow.
-    """
-    times = np.asarray(timestamps, dtype=np.float64)
-    steps = np.diff(times)
-    if not np.isfinite(times).all() or (steps <= 0).any():
-        raise DataError(f"timestamps must be finite and grow from frame to frame, found {times.round(3).tolist()}.")
-    spacing = float(steps.mean()) if len(steps) else 1.0
-    indices = [round(time * CLOCK) for time in times]
-    # sampled_fps = len(indices) / total_num_frames * fps must be 1 / spacing.
-    return VideoMetadata(total_num_frames=len(times) * spacing * CLOCK, fps=CLOCK, frames_indices=indices)
+def _metadata(clip) -> VideoMetadata:
+    try:
+        return video_metadata(clip.timestamps)
+    except ValueError as error:
+        raise DataError(str(error)) from error
 
 
 def collate(examples: Sequence[Example], *, pad_token_id: int = 0) -> dict[str, Tensor]:
@@ -184,7 +175,7 @@ def _prompt(captioner: Captioner, text: str, clip, images, known: bool, where: s
     if kept is not None:
         video = captioner.processor.video_processor(
             videos=[clip.frames],
-            video_metadata=[video_metadata(clip.timestamps)],
+            video_metadata=[_metadata(clip)],
             do_sample_frames=False,
             return_tensors="pt",
         )
@@ -205,7 +196,7 @@ def _process(captioner: Captioner, text: str, clip, images, where: str) -> dict[
     if images:
         arguments["images"] = list(images)
     if clip is not None:
-        arguments |= {"videos": [clip.frames], "video_metadata": [video_metadata(clip.timestamps)]}
+        arguments |= {"videos": [clip.frames], "video_metadata": [_metadata(clip)]}
         arguments["do_sample_frames"] = False  # the clip is already sampled; a second sampling loses its times
     try:
         prompt = dict(captioner.processor(**arguments))

@@ -1,7 +1,7 @@
 """One trainer for captioners: transformers' own loop around a loss on the log-probs of one-row batches.
 
 Checked against transformers 5.23. Overrides: the loss, the batches (length-grouped), the count that accumulation
-divides by, loading a checkpoint (see there), and saving without training_args.bin, which is a pickle.
+divides by, and loading a checkpoint (see there).
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ import torch
 from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback
 
 from rlkit import models
 from rlkit.caption import one_row, rows
@@ -24,13 +24,20 @@ from rlkit.running import ranks
 from rlkit.running.folder import RunFolder
 from rlkit.running.progress import Progress
 from rlkit.running.tracking import Tracker
-from rlkit.running.training import MarkCheckpoints, StopWhenAsked, fit, optimizer, training_arguments
+from rlkit.running.training import (
+    MarkCheckpoints,
+    RecipeTrainer,
+    StopWhenAsked,
+    fit,
+    optimizer,
+    training_arguments,
+)
 
 Loss = Callable[["CaptionTrainer", nn.Module, dict[str, Tensor], Tensor], tuple[Tensor, Mapping[str, Tensor]]]
 """(trainer, model, batch, counts) -> loss of each clip [B] and metrics; counts = [clips, chosen tokens] of the step."""
 
 
-class CaptionTrainer(Trainer):
+class CaptionTrainer(RecipeTrainer):
     """`loss_of` gives one value per clip; the step's loss is their mean over the whole accumulated batch."""
 
     def __init__(
@@ -41,7 +48,6 @@ class CaptionTrainer(Trainer):
         )
         self.captioner, self.loss_of, self.recipe = captioner, loss_of, recipe
         self.loss_is_scaled_for_ga = True
-        self._metrics: dict[str, list[float]] = {}
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of like length; the same ones for every number of workers and after a resume."""
@@ -81,24 +87,10 @@ class CaptionTrainer(Trainer):
         """Sum over this batch's clips over the clips of the whole step; times ranks, since DDP averages gradients."""
         losses, metrics = self.loss_of(self, model, inputs, num_items_in_batch)
         for name, value in metrics.items():
-            self._metrics.setdefault(name, []).append(float(value))
-        self._metrics.setdefault("sharing_ratio", []).append(
-            one_row.check_sharing(self.captioner, inputs, self.recipe.model.sharing)
-        )
+            self.note(name, float(value))
+        self.note("sharing_ratio", one_row.check_sharing(self.captioner, inputs, self.recipe.model.sharing))
         loss = losses.sum() / num_items_in_batch[0].float() * self.args.world_size
         return (loss, {}) if return_outputs else loss
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the metrics' means since the last log, over all processes; leaves out `train_loss`, which forgets what
-        was before a resume."""
-        merged: dict[str, list[float]] = {}
-        for one in ranks.gathered(self._metrics):
-            for name, values in one.items():
-                merged.setdefault(name, []).extend(values)
-        means = {name: sum(values) / len(values) for name, values in merged.items()}
-        self._metrics.clear()
-        kept = {name: value for name, value in logs.items() if name != "train_loss"}
-        super().log({**kept, **means}, start_time)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Load whole weights under the model's own names.
@@ -113,10 +105,6 @@ class CaptionTrainer(Trainer):
             return
         stored = type(model).from_pretrained(resume_from_checkpoint, dtype=model.dtype)
         model.load_state_dict(stored.state_dict(), strict=True)
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        super()._save(output_dir, state_dict)
-        (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
 
 
 class Collator:

@@ -1,4 +1,5 @@
-"""Every key a recipe may hold, with its type, default and meaning; reading is file.py's work.
+"""Every key a recipe may hold, with its type, default and meaning; reading is file.py's work. Sections of a single
+algorithm are in sections_*.py.
 
 To add a key: one annotated line and the docstring beneath it. Checks, `rlkit help`, overrides and the run folder's
 copy follow by themselves. Keys of `train` are named as in transformers' TrainingArguments, keys of `loss` as in TRL,
@@ -11,11 +12,10 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from rlkit.recipe.marks import ALGORITHM, NEGATIVE, Between, Changes, OnDisk
+from rlkit.recipe.sections_data import Feedback, PairMaking
+from rlkit.recipe.sections_reward import EncoderReward
+from rlkit.recipe.units import Amount, Count, CountOrZero, Share
 
-Count = Annotated[int, Between(1, 10**9)]
-CountOrZero = Annotated[int, Between(0, 10**9)]
-Share = Annotated[float, Between(0, 1)]
-Amount = Annotated[float, Between(0, 1e6)]
 Tracker = Literal["wandb", "tensorboard", "trackio", "mlflow", "comet_ml", "swanlab"]
 LossName = Literal[
     "sigmoid", "hinge", "ipo", "robust", "exo_pair", "nca_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down",
@@ -282,120 +282,6 @@ class Guards:
 
 
 @dataclass(frozen=True)
-class PairMaking:
-    """For `algorithm: pairs`: how captions become preference pairs. `negatives`, `num_negatives` and `seed` apply."""
-
-    balance: Literal["off", "blind", "length", "both"] = "both"
-    """blind: thin the answers of each negative until text-only probes cannot tell them; length: keep only answers with
-    a mirror image in length. A row may end with fewer than num_negatives, or none."""
-    parser: Literal["rules", "spacy", "jieba"] = "rules"
-    """What finds the events; spacy and jieba see more, at a tenth of the speed."""
-    splits: dict[str, Share] = field(default_factory=dict)
-    """Name -> share, adding up to 1, for example {train: 0.9, test: 0.1}; each becomes a folder. Near-duplicates and
-    captions of one clip stay together. Needs `pip install 'rlkit[data]'`."""
-    near_duplicate: Annotated[float, Between(0.01, 1)] = 0.8
-    """Overlap (Jaccard, of four-word runs) above which two captions count as near-duplicates."""
-    rows_per_shard: Count = 5000
-    """Captions per parquet file: the unit of work, of resuming and of matching lengths."""
-    workers: CountOrZero = 0
-    """Processes on this machine; 0 works in the launched process. The pairs are the same for any number."""
-    engine: Literal["local", "ray"] = "local"
-    """ray runs the same functions on Ray Data; the run folder must lie on storage all machines share. Needs
-    `pip install 'rlkit[ray]'`."""
-    personal_data: Literal["keep", "mask", "mask_names"] = "keep"
-    """mask replaces e-mail and IP addresses, links, phone and card numbers by their kind; mask_names also English names
-    of persons, at spaCy's speed. Needs `pip install 'rlkit[personal]'`."""
-    question: dict[Literal["en", "zh"], str] = field(
-        default_factory=lambda: {"en": "Describe the video.", "zh": "请描述视频。"}
-    )
-    """What is asked about a clip, by the language of its caption, where the row asks nothing itself."""
-    licence: str | None = None
-    """Of rows that do not say their own."""
-    consent: str | None = None
-    """Of rows that do not say their own, for example `contract 2026-03`."""
-
-
-@dataclass(frozen=True)
-class Feedback:
-    """For `algorithm: feedback`: how a log of clicks becomes rewards and pairs. `seed` is that of the simulated log."""
-
-    metric: Literal["click", "conversion", "conversion_per_click", "continuation"] = "click"
-    """What an item is worth: clicks or conversions per view at the first place, conversions per click, or the share of
-    viewers who went on after it."""
-    method: Literal["snips", "ips", "clipped", "dr"] = "snips"
-    """How the logging policy's propensities are used. ips needs items that could be shown all along; dr also uses
-    `context`; what is measured per click takes snips."""
-    interval: Literal["wilson", "normal"] = "wilson"
-    """Of each item's value. normal is too short for few clicks."""
-    position: Literal["fitted", "randomised", "off"] = "fitted"
-    """How likely each place is looked at: from items that came to several places, from the propensities, or all
-    alike."""
-    delay: Literal["exponential", "free", "off"] = "exponential"
-    """Of conversions: exponential for all items, any shape (counting those within a window), or none: all have come."""
-    min_ess: Annotated[float, Between(2, 1e9)] = 100.0
-    """Items with a smaller effective sample size get no reward and no pair."""
-    multiplicity: Literal["fdr", "familywise"] = "fdr"
-    """error_rate is the expected share of wrong pairs, or the probability of a single wrong one; the latter makes
-    fewer pairs."""
-    error_rate: Annotated[float, Between(1e-6, 0.5)] = 0.05
-    """How sure pairs must be, over all comparisons of the log together."""
-    guards: dict[str, Literal["higher", "lower"]] = field(default_factory=dict)
-    """Column of the log -> which end is good, for example {reported: lower}: what engages but is worse there makes no
-    pair and its reward is capped."""
-    guard_margin: Amount = 0.05
-    """How much worse counts as as good, in the unit of the guarded column."""
-    session_gap: Amount = 1800.0
-    """Seconds without a further page after which a session is over, for `metric: continuation`."""
-    rename: dict[str, str] = field(default_factory=dict)
-    """Our column -> the log's, for example {propensity: propensity_score}."""
-
-
-@dataclass(frozen=True)
-class EncoderReward:
-    """For `algorithm: reward`: heads on a vision encoder, which score pictures and frames without reading a prompt."""
-
-    labels: Annotated[str | None, OnDisk("file")] = None
-    """For `data.source: folder`: JSONL with one group of labelled pictures or videos a line. null: labels.jsonl in
-    data.folder."""
-    attributes: list[str] = field(
-        default_factory=lambda: ["composition", "exposure", "colour", "sharpness", "artefacts"]
-    )
-    """Scores beside `overall`, which every model has and which pairs compare unless they name another."""
-    vetoes: list[str] = field(default_factory=lambda: ["anatomy"])
-    """Faults that are no matter of taste: a likely one lowers overall by about its logit, whatever the other scores."""
-    bins: CountOrZero = 5
-    """Ordered bins of the distribution of people's ratings; 0 has no such head."""
-    levels: CountOrZero = 0
-    """For `ratings: ordinal`: how many grades; they are 0, 1, ... in the labels."""
-    experts: list[str] = field(default_factory=lambda: ["general", "portrait"])
-    """Kinds of pictures with heads of their own; the second looks at the face. One alone has no router."""
-    hidden: Count = 64
-    """Width of the hidden layer in each expert's heads."""
-    features: Literal["pooled", "statistics"] = "pooled"
-    """What of the backbone is read: its own pooled output, or mean and spread of every stage, which show texture."""
-    pooling: Literal["mean", "attention"] = "mean"
-    """Over windows and frames. mean is blind to the order of frames; attention weighs them by content and time."""
-    crops: CountOrZero = 4
-    """Windows in native resolution per picture, each a pass of the backbone; 0 sees only the whole, scaled down."""
-    train_crops: Count | None = None
-    """How many of them in training, at random places that change with every epoch; null: as many as `crops`."""
-    train_items: Annotated[int, Between(2, 10**9)] | None = None
-    """Items of a group that a step looks at, drawn anew in every epoch; null: all. Few of many groups teach more."""
-    whole: bool = True
-    """Also the whole picture, scaled to one window: composition is not seen in crops."""
-    ratings: Literal["gaussian", "regression", "ordinal"] = "gaussian"
-    """How ratings are fitted: with a learnt variance, by squared errors, or as grades (proportional odds)."""
-    ties: Literal["none", "rao_kupper", "davidson"] = "rao_kupper"
-    """Model of pairs that people call equal, its constant learnt per attribute; none is Bradley and Terry's."""
-    terms: dict[Literal["pairs", "rankings", "ratings", "distribution", "veto", "route"], Amount] = field(
-        default_factory=lambda: {
-            "pairs": 1.0, "rankings": 1.0, "ratings": 1.0, "distribution": 1.0, "veto": 1.0, "route": 0.1,
-        }
-    )  # fmt: skip
-    """Weights of the loss's terms; a term not named weighs 0, and one without labels is 0."""
-
-
-@dataclass(frozen=True)
 class System:
     """One row of a comparison."""
 
@@ -461,8 +347,7 @@ class Recipe:
     evaluate: Evaluate = field(default_factory=Evaluate)
     """What is measured on held-out clips."""
     reward: EncoderReward | None = None
-    """For `algorithm: reward`: null trains a captioner to say Yes or No, a section trains a vision encoder with
-    heads."""
+    """For `algorithm: reward`: null trains a captioner to judge captions, a section a vision encoder with heads."""
     guards: Guards = field(default_factory=Guards)
     """Checks inside the loop."""
 

@@ -1,7 +1,7 @@
 """Trains a vision encoder with heads: transformers' own loop around rlkit/rewards/loss.py, one row being a group.
 
-Checked against transformers 5.23. Overrides: the batches, the counts that accumulation divides by, the loss, loading a
-checkpoint (whole and strictly), and saving without training_args.bin, which is a pickle.
+Checked against transformers 5.23. Overrides: the batches, the counts that accumulation divides by, the loss, and
+loading a checkpoint (whole and strictly).
 """
 
 from pathlib import Path
@@ -12,7 +12,6 @@ from accelerate.data_loader import prepare_data_loader
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import Trainer
 
 from reward_models.vision.encoder import HEADS, Spec, VisionReward, backbone_of, stored_spec
 from reward_models.vision.heads import OVERALL, Outputs
@@ -26,19 +25,25 @@ from rlkit.running import ranks
 from rlkit.running.folder import RunFolder
 from rlkit.running.progress import Progress
 from rlkit.running.tracking import Tracker
-from rlkit.running.training import MarkCheckpoints, StopWhenAsked, fit, optimizer, training_arguments
+from rlkit.running.training import (
+    MarkCheckpoints,
+    RecipeTrainer,
+    StopWhenAsked,
+    fit,
+    optimizer,
+    training_arguments,
+)
 
 STANDARDISE_ON = 64  # groups
 
 
-class RewardTrainer(Trainer):
+class RewardTrainer(RecipeTrainer):
     """The step's loss is each term's mean over the labels of the whole accumulated batch, over all processes."""
 
     def __init__(self, model: nn.Module, recipe: Recipe, examples: Groups | Featured, **arguments: Any) -> None:
         super().__init__(model=model, train_dataset=examples, **arguments)
         self.recipe, self.settings = recipe, recipe.reward
         self.loss_is_scaled_for_ga = True
-        self._metrics: dict[str, list[tuple[float, float]]] = {}
 
     def get_train_dataloader(self) -> DataLoader:
         """The same batches for every number of workers and after a resume."""
@@ -76,7 +81,7 @@ class RewardTrainer(Trainer):
             share = float(here[number]) / max(float(num_items_in_batch[number]), 1.0)
             total = total + self.settings.terms.get(name, 0.0) * share * found[name]
             if here[number]:
-                self._note(f"loss/{name}", float(found[name].detach()), float(here[number]))
+                self.note(f"loss/{name}", float(found[name].detach()), float(here[number]))
         self._note_pairs(judged, inputs)
         total = total * self.args.world_size
         return (total, {}) if return_outputs else total
@@ -87,22 +92,8 @@ class RewardTrainer(Trainer):
         if len(better):
             scores = judged.scores.detach()
             margin = scores[better, attribute] - scores[worse, attribute]
-            self._note("rewards/margins", float(margin.mean()), len(margin))
-            self._note("rewards/accuracies", float((margin > 0).float().mean()), len(margin))
-
-    def _note(self, name: str, value: float, weight: float) -> None:
-        self._metrics.setdefault(name, []).append((value, weight))
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the metrics' means since the last log, over all processes; leaves out `train_loss`, which forgets what
-        was before a resume."""
-        merged: dict[str, list[tuple[float, float]]] = {}
-        for one in ranks.gathered(self._metrics):
-            for name, values in one.items():
-                merged.setdefault(name, []).extend(values)
-        means = {name: sum(v * w for v, w in values) / sum(w for _, w in values) for name, values in merged.items()}
-        self._metrics.clear()
-        super().log({**{k: v for k, v in logs.items() if k != "train_loss"}, **means}, start_time)
+            self.note("rewards/margins", float(margin.mean()), len(margin))
+            self.note("rewards/accuracies", float((margin > 0).float().mean()), len(margin))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self.is_deepspeed_enabled or self.is_fsdp_enabled:
@@ -110,10 +101,6 @@ class RewardTrainer(Trainer):
             return
         stored = load_file(Path(resume_from_checkpoint) / "model.safetensors")
         (self.model if model is None else model).load_state_dict(stored, strict=True)
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        super()._save(output_dir, state_dict)
-        (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
 
 
 def spec_of(settings: EncoderReward) -> Spec:

@@ -1,6 +1,8 @@
 """What every trainer of a recipe shares: TrainingArguments, the optimiser, whole checkpoints, stopping and resuming."""
 
 import time
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,6 +27,32 @@ class MarkCheckpoints(TrainerCallback):
         """After the last file of a checkpoint, of every process."""
         ranks.wait()
         self.folder.checkpoint_complete(state.global_step)
+
+
+class RecipeTrainer(Trainer):
+    """transformers' loop with metrics of our own beside the loss, and without training_args.bin, which is a pickle."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._metrics: dict[str, list[tuple[float, float]]] = {}
+
+    def note(self, name: str, value: float, weight: float = 1.0) -> None:
+        """A metric of one batch; logged is the weighted mean since the last log, over all processes."""
+        self._metrics.setdefault(name, []).append((value, weight))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the metrics' means; leaves out `train_loss`, which forgets what was before a resume."""
+        merged: dict[str, list[tuple[float, float]]] = {}
+        for one in ranks.gathered(self._metrics):
+            for name, values in one.items():
+                merged.setdefault(name, []).extend(values)
+        means = {name: sum(v * w for v, w in values) / sum(w for _, w in values) for name, values in merged.items()}
+        self._metrics.clear()
+        super().log({**{k: v for k, v in logs.items() if k != "train_loss"}, **means}, start_time)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
 
 
 class StopWhenAsked(TrainerCallback):

@@ -42,10 +42,12 @@ def test_llava_knows_the_order_only(tiny_captioner, make_record, make_clip):
     assert table == [0, 1, 2, 3, 4, 5]
 
 
-def test_timestamps_that_do_not_grow_are_refused():
-    for times in ([0.0, 0.0, 1.0], [0.0, 2.0, 1.0], [0.0, float("nan")]):
+def test_timestamps_that_do_not_grow_are_refused(tiny_captioner, make_record, make_clip):
+    captioner = tiny_captioner("qwen2_5_vl")
+    for times in ([0.0, 0.0, 1.0], [0.0, 2.0, 1.0], [0.0, 1.0, float("nan")]):
+        clip = dataclasses.replace(make_clip(3), timestamps=np.array(times))
         with pytest.raises(DataError, match="grow from frame to frame"):
-            rows.video_metadata(np.array(times))
+            rows.encode(captioner, make_record(), clip)
 
 
 def test_every_frame_reaches_the_model(tiny_captioner, make_record, make_clip):
