@@ -34,6 +34,8 @@ from data_synth.whole import whole
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 GALLERY_NAME = "gallery.parquet"
+PICTURES = 1_000_000
+"""Pictures of one seed before the next one's begin."""
 SPREAD = 0.7
 """Deviation of people's overall ratings of one picture, on the scale of 1 to 5."""
 NO_UPRIGHT = ("surface", "clutter")
@@ -107,19 +109,31 @@ def pairs(
     no difference). Without ties `chosen` is better.
     """
     for scene, picture in _scenes(num_pictures, seed, size):
-        clean, rng = row(scene, picture), _rng(picture, "pairs")
-        for name in _drawn(scene, picture, degradations, min(strengths)):
-            if scene.style == "cartoon" and name in PHOTO_ONLY:
-                continue
-            weaker, stronger = sorted(rng.choice(strengths, 2, replace=False))
-            some = {s: spoilt(scene, picture, name, float(s)) for s in (weaker, stronger)}
-            yield _pair(clean, some[float(rng.choice([weaker, stronger]))], name)
-            yield _pair(some[weaker], some[stronger], name)
-        if scene.anatomy is not None:
-            other = render(picture, size=size, wrong=not scene.anatomy)
-            right, wrong = (scene, other) if other.anatomy else (other, scene)
-            yield _pair(row(right, picture), row(wrong, picture), "anatomy")
-        yield from _ties(scene, picture, clean)
+        yield from pairs_of(scene, picture, size=size, strengths=strengths, degradations=degradations)
+
+
+def pairs_of(
+    scene: Scene,
+    picture: int,
+    *,
+    size: int = 192,
+    strengths: Sequence[float] = STRENGTHS,
+    degradations: int | None = 4,
+) -> Iterator[dict[str, Any]]:
+    """The pairs of one picture, see `pairs`."""
+    clean, rng = row(scene, picture), _rng(picture, "pairs")
+    for name in _drawn(scene, picture, degradations, min(strengths)):
+        if scene.style == "cartoon" and name in PHOTO_ONLY:
+            continue
+        weaker, stronger = sorted(rng.choice(strengths, 2, replace=False))
+        some = {s: spoilt(scene, picture, name, float(s)) for s in (weaker, stronger)}
+        yield _pair(clean, some[float(rng.choice([weaker, stronger]))], name)
+        yield _pair(some[weaker], some[stronger], name)
+    if scene.anatomy is not None:
+        other = render(picture, size=size, wrong=not scene.anatomy)
+        right, wrong = (scene, other) if other.anatomy else (other, scene)
+        yield _pair(row(right, picture), row(wrong, picture), "anatomy")
+    yield from _ties(scene, picture, clean)
 
 
 def _ties(scene: Scene, picture: int, clean: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -195,7 +209,7 @@ def read_gallery(folder: str | Path, *, rejected: list[Rejected] | None = None) 
 
 
 def _scenes(num_pictures: int, seed: int, size: int) -> Iterator[tuple[Scene, int]]:
-    for picture in range(seed * 1_000_000, seed * 1_000_000 + num_pictures):
+    for picture in range(seed * PICTURES, seed * PICTURES + num_pictures):
         yield render(picture, size=size), picture
 
 

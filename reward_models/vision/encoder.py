@@ -13,7 +13,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
 from reward_models.vision.heads import Heads, Judged, Outputs
+from reward_models.vision.measures import measures
 from reward_models.vision.views import CROP, PADDING, REGION, WHOLE, ViewPlan, Views
 
 HEADS = "heads.safetensors"
@@ -39,6 +40,8 @@ class Spec:
     features: Literal["pooled", "statistics"] = "pooled"
     """pooled: the backbone's own pooled output. statistics: mean and log standard deviation over places, of every
     stage: small textures leave no trace in the last layer's mean."""
+    measures: bool = False
+    """Also light, colour, edges, contrast, lattices, spectrum, steps and layout of the pixels (measures.py)."""
     pooling: Literal["mean", "attention"] = "mean"
     """Over views and frames. mean does not know their order; attention weighs them by content and time."""
 
@@ -74,7 +77,10 @@ class VisionReward(nn.Module):
     def __init__(self, backbone: nn.Module, views: Views, spec: Spec) -> None:
         super().__init__()
         self.backbone, self.views, self.spec = backbone, views, spec
+        for name, value in zip(("shift", "scale"), normalisation(views.processor), strict=True):
+            self.register_buffer(name, value, persistent=False)
         width = feature_width(backbone, spec.features, views.window)
+        width += measures(torch.zeros(1, 3, views.window, views.window)).shape[1] if spec.measures else 0
         self.pool = Pool(width, spec.pooling)
         kinds = bool(views.plan.crops) + views.plan.whole
         self.heads = Heads(kinds * width, spec.outputs)
@@ -110,7 +116,11 @@ class VisionReward(nn.Module):
 
     def features(self, pixels: Float[Tensor, "windows 3 height width"]) -> Float[Tensor, "windows width"]:
         """Of single windows, as the spec says."""
-        return features_of(self.backbone, pixels, self.spec.features)
+        found = features_of(self.backbone, pixels, self.spec.features)
+        if not self.spec.measures:
+            return found
+        plain = (pixels.float() * self.scale + self.shift).clamp(0, 1)
+        return torch.cat([found, measures(plain).to(found.dtype)], -1)
 
     def save(self, folder: str | Path) -> None:
         """Write the folder that `load` reads, safetensors and JSON only."""
@@ -202,6 +212,13 @@ def backbone_of(model: str | Path, *, revision: str | None = None, complete: boo
     return network
 
 
+def normalisation(processor: Any) -> tuple[Float[Tensor, "3 1 1"], Float[Tensor, "3 1 1"]]:
+    """(mean, deviation) by which the processor normalised pixels in [0, 1]; (0, 1) where it does not."""
+    if not processor.do_normalize:
+        return torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
+    return tuple(torch.tensor(value).view(3, 1, 1) for value in (processor.image_mean, processor.image_std))
+
+
 def features_of(backbone: nn.Module, pixels: Float[Tensor, "windows 3 height width"], kind: str) -> Tensor:
     """[windows, width]: the pooled output, or the statistics of every stage."""
     if kind == "pooled":
@@ -233,4 +250,4 @@ def stored_spec(folder: Path) -> Spec:
     """The spec in a trained reward's reward.json."""
     told = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["spec"]
     outputs = {k: tuple(v) if isinstance(v, list) else v for k, v in told["outputs"].items()}
-    return Spec(Outputs(**outputs), ViewPlan(**told["views"]), told["features"], told["pooling"])
+    return Spec(Outputs(**outputs), ViewPlan(**told["views"]), told["features"], told["measures"], told["pooling"])

@@ -26,6 +26,10 @@ UNKNOWN = -1
 """Instead of an expert's number: the router decides."""
 
 
+FAR = 6.0
+"""Deviations at which features are cut."""
+
+
 @dataclass(frozen=True)
 class Outputs:
     """What the heads say, one of each for every expert."""
@@ -153,8 +157,9 @@ class Heads(nn.Module):
         return Judged(mixed, variance.log(), vetoes, bins, route, logits, scale, self.tie, self.cutpoints)
 
     def standardised(self, features: Float[Tensor, "items width"]) -> Float[Tensor, "items width"]:
-        """In deviations from the mean of the pictures that `standardise` saw."""
-        return (features - self.centre) / self.deviation
+        """In deviations from the mean of the pictures that `standardise` saw, at most FAR of them: nothing was learnt
+        beyond."""
+        return ((features - self.centre) / self.deviation).clamp(-FAR, FAR)
 
     @torch.no_grad()
     def standardise(self, features: Float[Tensor, "items width"]) -> None:

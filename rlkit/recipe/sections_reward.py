@@ -32,6 +32,11 @@ class EncoderReward:
     """Width of the hidden layer in each expert's heads."""
     features: Literal["pooled", "statistics"] = "pooled"
     """What of the backbone is read: its own pooled output, or mean and spread of every stage, which show texture."""
+    window: Annotated[int, Between(32, 4096)] = 64
+    """Side in pixels of what an encoder from nothing (`model.init`) looks at; a loaded one has its own."""
+    measures: bool = False
+    """Also simple measures of the pixels: light, colour, edges, grain, lattices, banding, layout. Networks trained for
+    what things are see little of these."""
     pooling: Literal["mean", "attention"] = "mean"
     """Over windows and frames. mean is blind to the order of frames; attention weighs them by content and time."""
     crops: CountOrZero = 4

@@ -4,7 +4,11 @@ Rows of one picture are compared. One is better where no label of it is worse an
 all labels are equal; where one lacks a label that the other has, nothing is said.
 """
 
+import multiprocessing
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import combinations, groupby
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from data_synth.gallery import dataset
+from data_synth.gallery.camera import taken
 from data_synth.gallery.degrade import ATTRIBUTES, DEGRADATIONS, visible
 from data_synth.gallery.scenes import render
 from rlkit.recipe import Data
@@ -35,7 +40,8 @@ def pictures(data: Data, split: str, count: int, progress: Progress) -> Path:
     progress.stage(f"rendering {count:,} pictures ({split})", total=count)
     with ranks.main_first():
         if ranks.is_main() and not (folder / dataset.GALLERY_NAME).is_file():
-            dataset.write_gallery(folder, _counted(training_rows(count, seed=seed, size=size), progress))
+            rows = training_rows(count, seed=seed, size=size, workers=os.cpu_count() or 1)
+            dataset.write_gallery(folder, _counted(rows, progress))
     return folder
 
 
@@ -44,23 +50,35 @@ def seed_of(data: Data, split: str) -> int:
     return SEEDS * data.world_seed + SPLITS[split]
 
 
-def training_rows(count: int, *, seed: int, size: int) -> Iterator[dict[str, Any]]:
-    """Every picture clean, with FAULTS faults weak and strong, with what makes no difference, and with its figure right
-    and wrong where it has one."""
-    pairs = dataset.pairs(count, seed=seed, size=size, degradations=0)
-    for picture, others in groupby(pairs, key=lambda pair: pair["chosen"]["picture"]):
-        scene, draw = render(picture, size=size), np.random.default_rng([picture, 2])
-        clean = dataset.row(scene, picture)
-        yield clean
-        for name in draw.permutation(list(DEGRADATIONS))[:FAULTS]:
-            for low, high in STRENGTHS:
-                spoilt = dataset.spoilt(scene, picture, str(name), float(draw.uniform(low, high)))
-                if visible(clean["image"], spoilt["image"]):
-                    yield spoilt
-        for pair in others:
-            for one in (pair["chosen"], pair["rejected"]):
-                if not np.array_equal(one["image"], clean["image"]):
-                    yield one
+def training_rows(count: int, *, seed: int, size: int, workers: int = 1) -> Iterator[dict[str, Any]]:
+    """Every picture as some camera took it: clean, with FAULTS faults weak and strong, with what makes no difference,
+    and with its figure right and wrong where it has one. The rows are the same for any number of workers."""
+    pictures = range(seed * dataset.PICTURES, seed * dataset.PICTURES + count)
+    if workers < 2:
+        for picture in pictures:
+            yield from rows_of(picture, size)
+        return
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        for rows in pool.imap(partial(rows_of, size=size), pictures, chunksize=4):
+            yield from rows
+
+
+def rows_of(picture: int, size: int) -> list[dict[str, Any]]:
+    """All versions of one picture."""
+    drawn, draw = render(picture, size=size), np.random.default_rng([picture, 2])
+    scene = replace(drawn, image=taken(drawn.image, draw, clean=drawn.style == "cartoon"))
+    clean = dataset.row(scene, picture)
+    found = [clean]
+    for name in draw.permutation(list(DEGRADATIONS))[:FAULTS]:
+        for low, high in STRENGTHS:
+            spoilt = dataset.spoilt(scene, picture, str(name), float(draw.uniform(low, high)))
+            if visible(clean["image"], spoilt["image"]):
+                found.append(spoilt)
+    for pair in dataset.pairs_of(drawn, picture, size=size, degradations=0):
+        for one in (pair["chosen"], pair["rejected"]):
+            if not np.array_equal(one["image"], drawn.image):
+                found.append(one)
+    return found
 
 
 def _counted(rows: Iterable[dict[str, Any]], progress: Progress) -> Iterator[dict[str, Any]]:

@@ -4,6 +4,7 @@ Checked against transformers 5.23. Overrides: the batches, the counts that accum
 loading a checkpoint (whole and strictly).
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,12 +118,10 @@ def spec_of(settings: EncoderReward) -> Spec:
         plan = ViewPlan(settings.crops, settings.whole)
     except ValueError as error:
         raise ModelError(f"reward: {error}") from error
-    return Spec(outputs, plan, settings.features, settings.pooling)
+    return Spec(outputs, plan, settings.features, settings.measures, settings.pooling)
 
 
-def load(
-    model: Model, settings: EncoderReward, *, window: int = 64, frames: int | None = 8, seed: int = 0
-) -> VisionReward:
+def load(model: Model, settings: EncoderReward, *, frames: int | None = 8, seed: int = 0) -> VisionReward:
     """What the recipe's `model:` and `reward:` sections ask for, with fresh heads, or those of a trained reward.
 
     `vision` frozen trains the heads alone, lora an adapter with them, full everything. Raises ModelError for a model
@@ -132,12 +131,12 @@ def load(
 
     spec = spec_of(settings)
     if frames is not None:
-        spec = Spec(spec.outputs, ViewPlan(spec.views.crops, spec.views.whole, frames), spec.features, spec.pooling)
+        spec = replace(spec, views=replace(spec.views, frames=frames))
     try:
         if model.id is None:
             if model.init not in tiny_encoder.FAMILIES:
                 raise ModelError(f"model.init is {model.init}; encoders are {', '.join(tiny_encoder.FAMILIES)}.")
-            backbone, processor = tiny_encoder.build(model.init, window=window, seed=seed)
+            backbone, processor = tiny_encoder.build(model.init, window=settings.window, seed=seed)
         else:
             backbone = backbone_of(model.id, revision=model.revision)
             revision = {} if model.revision is None else {"revision": model.revision}
