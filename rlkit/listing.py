@@ -69,7 +69,7 @@ def _first_line(path: Path) -> str:
 
 
 def _losses() -> list[tuple[str, str]]:
-    tree = ast.parse((plugins.ROOT / "rlkit" / "losses.py").read_text(encoding="utf-8"))
+    tree = ast.parse((plugins.ROOT / "rlkit" / "losses" / "preference.py").read_text(encoding="utf-8"))
     docs = {node.name: ast.get_docstring(node) or "" for node in tree.body if isinstance(node, ast.FunctionDef)}
     return [(name, docs.get(name, "").partition("\n")[0]) for name in LossName.__args__]
 

@@ -1,4 +1,4 @@
-"""Preference losses as pure functions of log-probabilities, in fp32; one clip has 1 + K answers, answer 0 is chosen.
+"""Preference losses of captioners as pure functions of log-probabilities, in fp32; a clip has 1 + K answers, 0 chosen.
 
 Pairwise losses have TRL 1.16's values at K = 1 (trl/trainer/dpo_trainer.py, checked in the tests); at K > 1 they are
 averaged over the negatives of a clip. Listwise losses (softmax, plackett_luce) equal `sigmoid` at K = 1. answers.py
