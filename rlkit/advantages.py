@@ -4,9 +4,9 @@ A group is what shares an id, all samples of one prompt: ids are integers, for t
 A missing reward (None, NaN or infinite) masks its sample and counts, it is never 0. A group whose rewards are all alike
 has nothing to teach, and is dropped and counted. Gather rewards and ids over processes first.
 
-Papers: GRPO, https://huggingface.co/papers/2402.03300, Eq. 3; Flow-GRPO, https://huggingface.co/papers/2505.05470,
-Eq. 7 (global std in its code); GDPO, https://huggingface.co/papers/2601.05242, Eq. 4-6; DDPO's statistics per prompt,
-https://huggingface.co/papers/2305.13301, section 4.3.
+Papers: GRPO, https://huggingface.co/papers/2402.03300; Flow-GRPO (global std in its code),
+https://huggingface.co/papers/2505.05470; GDPO, https://huggingface.co/papers/2601.05242; DDPO (statistics per prompt),
+https://huggingface.co/papers/2305.13301. Their formulas stand in the docstrings.
 
 Deviations: standard deviations are the population's, as in Flow-GRPO and DDPO (TRL takes the sample's). In `gdpo` a
 sample that lacks one of its rewards is judged by the others at full weight (TRL counts it as the group's mean).
@@ -84,7 +84,7 @@ def group_relative(
     group_size: int | None = None,
     epsilon: float = 1e-4,
 ) -> Advantages:
-    """(r - mean of its group) / (std + epsilon), clipped: GRPO's Eq. 3.
+    """(r - mean of its group) / (std + epsilon), clipped to +-clip, as in GRPO.
 
     `std`: of the group, of all rewards at once, or none (Dr. GRPO). The group's blows up gaps that are mere noise:
     raise `min_spread` (in units of the reward) to that noise. With `group_size` a group of any other size raises
@@ -106,7 +106,7 @@ def gdpo(
     group_size: int | None = None,
     epsilon: float = 1e-4,
 ) -> Advantages:
-    """Each reward normalised by itself, weighed, summed, and the sum normalised over the batch: GDPO's Eq. 4-6.
+    """Each reward normalised by itself, weighed, summed, and the sum normalised over the batch (GDPO).
 
     A sum of raw rewards would follow the one with the widest spread. `weights` default to 1 and may be negative; else
     as group_relative. A group is dropped where no reward of it varies.
@@ -152,7 +152,7 @@ def extremes(rewards: Rewards, group_ids: Ids, *, min_margin: float = 0.0) -> Ex
 
 
 class PromptStatistics:
-    """Running mean and std of each prompt's rewards (DDPO, section 4.3), for batches without whole groups.
+    """Running mean and std of each prompt's rewards (DDPO), for batches without whole groups.
 
     A prompt with fewer than `min_count` rewards so far is compared with the batch. `buffer_size` is the number of
     rewards remembered a prompt; above it old ones are forgotten.

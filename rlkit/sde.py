@@ -3,9 +3,10 @@
 Flow models: x_s = (1 - s) x0 + s e for sigma s from 1 (noise) to 0, velocity v = e - x0, dt = s_next - s < 0. Epsilon
 models: x_t = sqrt(a) x0 + sqrt(1 - a) e for a = alphas_cumprod[t].
 
-Papers: rectified flow, https://huggingface.co/papers/2209.03003; Flow-GRPO, https://huggingface.co/papers/2505.05470,
-Eq. 9; DanceGRPO, https://huggingface.co/papers/2505.07818, Eq. 6; CPS, https://huggingface.co/papers/2509.05952; DDIM,
-https://huggingface.co/papers/2010.02502, Eq. 12 and 16; DDPO, https://huggingface.co/papers/2305.13301.
+Papers: rectified flow, https://huggingface.co/papers/2209.03003; Flow-GRPO, https://huggingface.co/papers/2505.05470;
+DanceGRPO, https://huggingface.co/papers/2505.07818; CPS, https://huggingface.co/papers/2509.05952; DDIM,
+https://huggingface.co/papers/2010.02502, Eq. 12 and 16; DDPO, https://huggingface.co/papers/2305.13301. Their formulas
+stand in the docstrings.
 
 Flow-SDE and Dance-SDE keep the marginal of the ODE as steps get smaller; CPS does not at any number of steps: its noise
 per step does not shrink with dt. Take it for clean pictures, not for the model's spread.
@@ -70,7 +71,8 @@ def flow_sde_step(
     sigma_max: float | None = None,
     reduction: Reduction = "mean",
 ) -> Step:
-    """Flow-GRPO's SDE, Eq. 9: g = eta sqrt(s / (1 - s)), so that noise is large early and fades.
+    """Flow-GRPO's SDE, mean x (1 + g^2 dt / (2 s)) + v (1 + g^2 (1 - s) / (2 s)) dt, std g sqrt(-dt), where
+    g = eta sqrt(s / (1 - s)): noise is large early and fades.
 
     `sigma_max` is the schedule's sigmas[1]: it stands in for s = 1 in the denominator of g, and only there. Give
     `noise` to draw, or `next_sample` to evaluate what was drawn. Raises ValueError for levels that do not fall within
@@ -96,7 +98,8 @@ def dance_sde_step(
     eta: float = 0.3,
     reduction: Reduction = "mean",
 ) -> Step:
-    """DanceGRPO's SDE, Eq. 6: g = eta throughout (0.3 for FLUX, 0.25 for HunyuanVideo); else as flow_sde_step."""
+    """DanceGRPO's SDE, mean x + (v + eta^2 (x - (1 - s) x0_hat) / (2 s^2)) dt, std eta sqrt(-dt): as flow_sde_step
+    with g = eta throughout (0.3 for FLUX, 0.25 for HunyuanVideo)."""
     _check_levels("sigma", sigma, sigma_next, falling=True)
     return _reverse_sde(velocity, sample, sigma, sigma_next, eta, noise, next_sample, reduction)
 
@@ -112,7 +115,8 @@ def cps_step(
     eta: float = 0.8,
     reduction: Reduction = "mean",
 ) -> Step:
-    """Coefficients-preserving sampling: std = s_next sin(eta pi / 2), e_hat's share shrinks by as much.
+    """Coefficients-preserving sampling: std = s_next sin(eta pi / 2), mean (1 - s_next) x0_hat + sqrt(s_next^2 - std^2)
+    e_hat.
 
     Does not preserve the marginal (target std .400, exact velocity: .278, .307, .319 after 10, 40, 400 steps). Its
     `log_prob` is the paper's -(x' - mean)^2, not a density: ratios of it are on another scale than those of the SDEs,

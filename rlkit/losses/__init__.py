@@ -1,5 +1,10 @@
-"""Losses as pure functions, in fp32: `preference` is for captioners, its names are this package's own."""
+"""Losses of preference optimisation and RL as pure functions, in fp32.
 
+`preference` is for captioners (log-probs of answers; its names are this package's own), `diffusion` for generators and
+pairs made beforehand, `policy` for generators and rewards.
+"""
+
+from rlkit.losses import diffusion, masking, policy
 from rlkit.losses.preference import (
     NAMES,
     PAIRWISE,
@@ -44,14 +49,17 @@ __all__ = [
     "apo_down",
     "apo_zero",
     "bco_pair",
+    "diffusion",
     "discopop",
     "exo_pair",
     "hinge",
     "ipo",
+    "masking",
     "metrics",
     "nca_pair",
     "pair_up",
     "plackett_luce",
+    "policy",
     "preference_loss",
     "robust",
     "score",
