@@ -25,7 +25,7 @@ from torch import Tensor
 
 Samples = Float[Tensor, "batch *dims"]
 PerSample = Float[Tensor, " batch"]
-Level = float | Float[Tensor, ""] | Float[Tensor, " batch"]
+Level = float | Float[Tensor, "..."]  # one number, one a sample, or these with the dimensions of a sample
 Reduction = Literal["mean", "sum"]
 
 
@@ -253,7 +253,7 @@ def _spread(level: Level, sample: Samples) -> Tensor:
 
 
 def _check_levels(name: str, level: Level, level_next: Level, *, falling: bool = False) -> None:
-    level, level_next = torch.as_tensor(level), torch.as_tensor(level_next)
+    level, level_next = torch.as_tensor(level).cpu(), torch.as_tensor(level_next).cpu()
     low, high = min(level.min().item(), level_next.min().item()), max(level.max().item(), level_next.max().item())
     if not 0 <= low <= high <= 1:
         raise ValueError(f"{name} is {low:.4g} to {high:.4g}, expected 0 to 1; timesteps of 0 to 1000 are no levels.")

@@ -221,3 +221,7 @@ def test_the_ode_has_the_marginal_that_the_sdes_keep():
         return sde.ode_step(velocity, sample, sigma, sigma_next)
 
     check_marginal(step)
+
+
+def test_every_check_can_fail():
+    assert {check for check, _, _ in MUTANTS.values()} == {*CHECKS}
