@@ -273,6 +273,11 @@ def test_alphas_cumprod_must_rise():
         sde.ddim_step(normal(0), normal(1), 0.5, 0.4, noise=normal(2))
 
 
+def test_epsilon_says_nothing_at_zero_terminal_snr():
+    with pytest.raises(ValueError, match="alpha_cumprod is 0"):
+        sde.ddim_step(normal(0), normal(1), 0.0, 0.1, noise=normal(2))
+
+
 def test_sigma_one_needs_the_next_of_the_schedule():
     with pytest.raises(ValueError, match=r"expected the schedule's sigmas\[1\]"):
         sde.flow_sde_step(normal(0), normal(1), 1.0, 0.9, noise=normal(2))
