@@ -156,7 +156,7 @@ def mapo(
 
 
 PAIRWISE = {"sigmoid": sigmoid, "hinge": hinge, "ipo": ipo}
-NAMES = (*PAIRWISE, "mapo", "sft")
+NAMES = (*PAIRWISE, "mapo", "kto", "sft")
 
 
 def kto(
@@ -200,13 +200,16 @@ def pair_loss(
     *,
     types: Mapping[str, float],
     dpo_beta: float,
+    kto_beta: float = 1000.0,
+    kl_estimate: float | Float[Tensor, ""] = 0.0,
     mask: Mask = None,
     weights: PerSample | None = None,
 ) -> tuple[PerSample, dict[str, Tensor]]:
     """The weighted sum of `types` (name -> weight), 0 for pairs outside of `mask`, and TRL's metrics over valid pairs.
 
-    `sft` is the chosen side's error: it keeps that side's likelihood from falling with the other's. `weights` are one
-    a pair, e.g. gap_weights. Raises RecipeError for an unknown loss.
+    `sft` is the chosen side's error: it keeps that side's likelihood from falling with the other's. `kto` takes the
+    sides as a thumb up and a thumb down, and their mean. `weights` are one a pair, e.g. gap_weights. Raises RecipeError
+    for an unknown loss.
     """
     unknown = [name for name in types if name not in NAMES]
     if unknown:
@@ -218,6 +221,11 @@ def pair_loss(
             loss = loss + weight * pairs.chosen
         elif name == "mapo":
             loss = loss + weight * mapo(pairs)
+        elif name == "kto":
+            liked = torch.ones_like(pairs.chosen, dtype=torch.bool)
+            options = {"kto_beta": kto_beta, "kl_estimate": kl_estimate}
+            up = kto(pairs.chosen, pairs.ref_chosen, liked, **options)
+            loss = loss + weight * (up + kto(pairs.rejected, pairs.ref_rejected, ~liked, **options)) / 2
         else:
             loss = loss + weight * PAIRWISE[name](pairs, dpo_beta=dpo_beta)
     (loss,) = keep(mask, loss if weights is None else loss * keep(mask, weights)[0])

@@ -204,6 +204,14 @@ def test_pair_loss_adds_what_the_recipe_names():
     torch.testing.assert_close(found, weights * expected)
 
 
+def test_kto_of_a_pair_is_a_thumb_up_and_a_thumb_down():
+    chosen, rejected, ref_chosen, ref_rejected = numpy(errors())
+    options = {"types": {"kto": 1.0}, "dpo_beta": BETA, "kto_beta": 2.0, "kl_estimate": 0.1}
+    found, _ = diffusion.pair_loss(errors(), **options)
+    up, down = expit(2 * (ref_chosen - chosen - 0.1)), expit(-2 * (ref_rejected - rejected - 0.1))
+    np.testing.assert_allclose(found.numpy(), 1 - (up + down) / 2)
+
+
 @pytest.mark.parametrize("name", diffusion.NAMES)
 def test_masked_pairs_reach_neither_value_nor_gradient(name):
     mask = torch.tensor([True, False, True, True, False])
@@ -230,5 +238,5 @@ def test_metrics_are_trls():
 
 
 def test_unknown_loss_names_the_known_ones():
-    with pytest.raises(RecipeError, match="sigmoyd; known are sigmoid, hinge, ipo, mapo, sft"):
+    with pytest.raises(RecipeError, match="sigmoyd; known are sigmoid, hinge, ipo, mapo, kto, sft"):
         diffusion.pair_loss(errors(), types={"sigmoyd": 1.0}, dpo_beta=BETA)
