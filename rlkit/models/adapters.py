@@ -1,0 +1,82 @@
+"""What a trained generator is saved as: diffusers' LoRA file, a kohya LoRA file, or an ordinary pipeline folder.
+
+Files hold lora_alpha / r multiplied into the up matrices and say alpha = r: readers differ in whether they look for
+alpha in the header, in the tensors or not at all, and all of them then give the same picture.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch import Tensor
+
+from rlkit.errors import ModelError
+from rlkit.models.generator import ADAPTER, POLICY, Generator
+
+WEIGHT_NAME = "pytorch_lora_weights.safetensors"
+
+
+def save_lora(generator: Generator, folder: Path, name: str = POLICY) -> Path:
+    """`folder`/pytorch_lora_weights.safetensors, which stock pipe.load_lora_weights(folder) reads.
+
+    `name` is policy, old or ema. Raises ModelError for a generator without LoRA.
+    """
+    config = generator.denoiser.peft_config[ADAPTER] if generator.trained == "lora" else None
+    weights = lora_weights(generator, name)
+    module = generator.family.DENOISER
+    layers = {
+        f"{module}_lora_layers": weights,
+        f"{module}_lora_adapter_metadata": config.to_dict() | {"lora_alpha": config.r},
+    }
+    with _aside(folder) as aside:
+        generator.pipe.save_lora_weights(aside, weight_name=WEIGHT_NAME, **layers)
+        folder.mkdir(parents=True, exist_ok=True)
+        (aside / WEIGHT_NAME).replace(folder / WEIGHT_NAME)
+    return folder / WEIGHT_NAME
+
+
+def lora_weights(generator: Generator, name: str = POLICY) -> dict[str, Tensor]:
+    """PEFT's names -> fp32 CPU tensors, with the scale lora_alpha / r multiplied into every lora_B."""
+    if generator.trained != "lora":
+        raise ModelError("this generator is fully fine-tuned and has no LoRA; save it as a pipeline folder.")
+    config = generator.denoiser.peft_config[ADAPTER]
+    scale = config.lora_alpha / config.r
+    return {
+        key: (weight * scale if ".lora_B." in key else weight).detach().float().cpu().contiguous()
+        for key, weight in generator.weights(name).items()
+    }
+
+
+def save_pipeline(generator: Generator, folder: Path, name: str = POLICY) -> Path:
+    """The whole pipeline as pipe.save_pretrained writes it, with the denoiser of `name`; for full fine-tuning.
+
+    An older pipeline in `folder` is replaced. Raises ModelError when `folder` holds anything else.
+    """
+    if generator.trained == "lora":
+        raise ModelError("this generator trains a LoRA; save it with save_lora, the pipeline itself is unchanged.")
+    if folder.exists() and any(folder.iterdir()) and not (folder / "model_index.json").exists():
+        raise ModelError(f"{folder} is not empty and no pipeline; nothing was written. Give an empty or new folder.")
+    policy, module = generator.denoiser, generator.family.DENOISER
+    with generator.using(name) as denoiser, _aside(folder) as aside:
+        try:
+            generator.pipe.register_modules(**{module: denoiser})
+            generator.pipe.save_pretrained(aside, safe_serialization=True)
+        finally:
+            generator.pipe.register_modules(**{module: policy})
+        if folder.exists():
+            shutil.rmtree(folder)
+        aside.replace(folder)
+    return folder
+
+
+@contextmanager
+def _aside(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` to write in, gone afterwards."""
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

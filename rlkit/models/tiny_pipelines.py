@@ -1,0 +1,110 @@
+"""Tiny generators of the real diffusers classes, with their real tokenizers and text encoders, built offline.
+
+    pipe = build("flux", texts); pipe.save_pretrained(folder)      # DiffusionPipeline.from_pretrained(folder) runs it
+    pipe = flow_default(texts)                                     # what the recipes train when model.id is null
+
+Weights are random and follow from (texts, sizes, seed). `build` gives the smallest thing of each family that still has
+every part (a VAE that scales by 2 or more, all text encoders); its pictures are noise. `flow_default` and
+`epsilon_default` are to be trained on pictures of `size` x `size` pixels. Their VAE is an ordinary AutoencoderKL whose
+weights make it the identity (`identity_vae`): nothing to train, no blur between denoiser and reward, and the latents
+are the pixels in [-1, 1]; the price is that the denoiser works at full resolution, which small pictures allow.
+
+Stock SD3 and FLUX pad T5 prompts to 256 and 512 tokens; here T5 takes 32, so the same picture from stock code needs
+`pipe(..., max_sequence_length=32)`. flow_default has no T5 for the same reason, see there.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+)
+
+from rlkit.errors import ModelError
+from rlkit.models import tiny_text
+
+
+def build(family: str, texts: Sequence[str], *, seed: int = 0):
+    """The tiny pipeline of `family` (a key of FAMILIES); raises ModelError for another name."""
+    if family not in FAMILIES:
+        raise ModelError(f"the tiny pipelines are {', '.join(FAMILIES)}; {family!r} is none of them.")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        pipe = FAMILIES[family](list(texts))
+    for component in pipe.components.values():
+        if isinstance(component, torch.nn.Module):
+            component.eval()
+    return pipe
+
+
+def stable_diffusion_3(texts: list[str]) -> StableDiffusion3Pipeline:
+    """SD3.5's shape: qk norm, dual attention in the first block, two CLIPs and T5."""
+    clip, t5 = tiny_text.clip_tokenizer(texts), tiny_text.t5_tokenizer(texts)
+    return StableDiffusion3Pipeline(
+        transformer=SD3Transformer2DModel(
+            sample_size=8, patch_size=2, in_channels=4, out_channels=4, num_layers=2, attention_head_dim=16,
+            num_attention_heads=2, joint_attention_dim=64, caption_projection_dim=32, pooled_projection_dim=64,
+            pos_embed_max_size=16, qk_norm="rms_norm", dual_attention_layers=(0,),
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=vae(latent_channels=4, scaling_factor=1.5305, shift_factor=0.0609, use_quant_conv=False),
+        text_encoder=tiny_text.clip_encoder(clip, projection=32),
+        tokenizer=clip,
+        text_encoder_2=tiny_text.clip_encoder(clip, projection=32),
+        tokenizer_2=clip,
+        text_encoder_3=tiny_text.t5_encoder(t5, width=64),
+        tokenizer_3=t5,
+    )  # fmt: skip
+
+
+FAMILIES: dict[str, Callable] = {
+    "stable_diffusion_3": stable_diffusion_3,
+}
+
+
+def vae(*, latent_channels: int, scaling_factor: float, shift_factor: float | None = None, use_quant_conv: bool = True):
+    """A small AutoencoderKL with random weights that halves each side."""
+    return AutoencoderKL(
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=latent_channels,
+        norm_num_groups=4,
+        sample_size=16,
+        scaling_factor=scaling_factor,
+        shift_factor=shift_factor,
+        use_quant_conv=use_quant_conv,
+        use_post_quant_conv=use_quant_conv,
+    )
+
+
+def identity_vae(size: int) -> AutoencoderKL:
+    """An AutoencoderKL that returns what it is given, to about 1e-5: three latent channels, the pixels themselves.
+
+    conv_in writes (x, -x, K, -K); the residual blocks add nothing; the group norm over all channels has mean 0 and,
+    K being large, a constant deviation K / 2, so it divides by K / 2; silu(y) - silu(-y) = y undoes the activation in
+    conv_out. The posterior's log-variance is the least AutoencoderKL allows.
+    """
+    large = 1000.0
+    model = AutoencoderKL(
+        block_out_channels=(8,), latent_channels=3, norm_num_groups=1, sample_size=size, scaling_factor=1.0,
+        shift_factor=0.0, use_quant_conv=False, use_post_quant_conv=False, mid_block_add_attention=False,
+        force_upcast=False,
+    )  # fmt: skip
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        for half in (model.encoder, model.decoder):
+            half.conv_norm_out.weight.fill_(1.0)
+            for channel in range(3):
+                half.conv_in.weight[channel, channel, 1, 1] = 1.0
+                half.conv_in.weight[channel + 3, channel, 1, 1] = -1.0
+                half.conv_out.weight[channel, channel, 1, 1] = large / 2
+                half.conv_out.weight[channel, channel + 3, 1, 1] = -large / 2
+            half.conv_in.bias[6], half.conv_in.bias[7] = large, -large
+        model.encoder.conv_out.bias[3:] = -30.0
+    return model

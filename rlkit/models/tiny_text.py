@@ -1,0 +1,97 @@
+"""Tiny text encoders with real tokenizers for generators: CLIP's BPE and T5's Unigram, trained on the given texts."""
+
+import json
+from collections.abc import Sequence
+
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+    UMT5Config,
+    UMT5EncoderModel,
+)
+
+PAD, EOS, UNK = "<pad>", "</s>", "<unk>"
+
+
+def clip_tokenizer(texts: Sequence[str], *, vocab_size: int = 512, max_length: int = 32) -> CLIPTokenizer:
+    """CLIP's lower-casing byte-level BPE, trained on `texts`; every text is cut or padded to max_length tokens."""
+    shell = CLIPTokenizer()._tokenizer  # CLIP's own normaliser and splitting
+    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    bpe.normalizer, bpe.pre_tokenizer = shell.normalizer, shell.pre_tokenizer
+    trainer = trainers.BpeTrainer(
+        vocab_size=max(vocab_size - 2, 514),  # CLIP's vocabulary has every byte twice, in a word and at its end
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        end_of_word_suffix="</w>",
+        show_progress=False,
+    )
+    bpe.train_from_iterator(texts, trainer=trainer)
+    trained = json.loads(bpe.to_str())["model"]
+    tokens = sorted(trained["vocab"], key=trained["vocab"].get)
+    tokens += [
+        token + "</w>"
+        for token in sorted(pre_tokenizers.ByteLevel.alphabet())
+        if token + "</w>" not in trained["vocab"]
+    ]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(
+        vocab={token: index for index, token in enumerate(tokens)},
+        merges=[tuple(pair) for pair in trained["merges"]],
+        model_max_length=max_length,
+    )
+
+
+def t5_tokenizer(texts: Sequence[str], *, vocab_size: int = 256, max_length: int = 32) -> T5Tokenizer:
+    """T5's Unigram, trained on `texts`: <pad> 0, </s> 1, <unk> 2, no sentinels."""
+    unigram = Tokenizer(models.Unigram())
+    unigram.pre_tokenizer = T5Tokenizer(extra_ids=0)._tokenizer.pre_tokenizer
+    trainer = trainers.UnigramTrainer(
+        vocab_size=vocab_size, special_tokens=[PAD, EOS, UNK], unk_token=UNK, show_progress=False
+    )
+    unigram.train_from_iterator(texts, trainer=trainer)
+    vocab = [tuple(entry) for entry in json.loads(unigram.to_str())["model"]["vocab"]]
+    return T5Tokenizer(vocab=vocab, extra_ids=0, model_max_length=max_length)
+
+
+def clip_encoder(
+    tokenizer: CLIPTokenizer, *, width: int = 32, layers: int = 2, projection: int | None = None
+) -> CLIPTextModel | CLIPTextModelWithProjection:
+    """CLIP's text model for `tokenizer`; with `projection`, the one that projects its pooled output."""
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=max(width // 32, 1),
+        max_position_embeddings=tokenizer.model_max_length,
+        projection_dim=projection or width,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        initializer_factor=2.0,  # untrained: the spread of pooled embeddings over prompts is 0.3 to 0.5 of their size
+    )
+    return CLIPTextModel(config) if projection is None else CLIPTextModelWithProjection(config)
+
+
+def t5_encoder(
+    tokenizer: T5Tokenizer, *, width: int = 32, layers: int = 2, umt5: bool = False
+) -> T5EncoderModel | UMT5EncoderModel:
+    """The encoder half of T5, or of UMT5, for `tokenizer`."""
+    heads = max(width // 32, 1)
+    sizes = {
+        "vocab_size": len(tokenizer),
+        "d_model": width,
+        "d_ff": 2 * width,
+        "d_kv": width // heads,
+        "num_layers": layers,
+        "num_heads": heads,
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "feed_forward_proj": "gated-gelu",
+    }
+    return UMT5EncoderModel(UMT5Config(**sizes)) if umt5 else T5EncoderModel(T5Config(**sizes))
