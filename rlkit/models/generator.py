@@ -134,14 +134,14 @@ class Generator:
 
     def predict(
         self,
-        latents: Float[Tensor, "batch *shape"],
-        timesteps: Float[Tensor, "batch"],
+        latents: Float[Tensor, "batch ..."],
+        timesteps: Float[Tensor, " batch"],
         text: dict[str, Tensor],
         *,
         guidance_scale: float = 1.0,
         negative: dict[str, Tensor] | None = None,
         name: str = POLICY,
-    ) -> Float[Tensor, "batch *shape"]:
+    ) -> Float[Tensor, "batch ..."]:
         """Velocity (PREDICTION flow) or noise (epsilon) in fp32, by the policy or a companion.
 
         `text` holds a row per sample, `negative` one row for all (encode_prompts(pipe, [None]) is the pipeline's own).
@@ -171,7 +171,7 @@ class Generator:
         return without + guidance_scale * (with_text - without)
 
     @torch.no_grad()
-    def pictures(self, latents: Float[Tensor, "batch *shape"]) -> list[Any]:
+    def pictures(self, latents: Float[Tensor, "batch ..."]) -> list[Any]:
         """Decoded samples: PIL images, or for video uint8 frames [time, height, width, 3]; what reward_models take."""
         pixels = (self.family.decode(self.pipe, latents) / 2 + 0.5).clamp(0, 1)
         if self.family.MEDIUM == "image":
@@ -252,7 +252,7 @@ def prepare(pipe, *, lora: "Lora | None" = None, keep: Sequence[str] = ()) -> Ge
 
 
 def save(generator: Generator, folder: str | Path, name: str = POLICY) -> None:
-    """Policy, old or ema as diffusers reads it: a LoRA file for pipe.load_lora_weights(folder), or a pipeline folder."""
+    """Policy, old or ema as diffusers reads it: a LoRA for pipe.load_lora_weights(folder), or a pipeline folder."""
     from rlkit.models import adapters
 
     (adapters.save_lora if generator.trained == "lora" else adapters.save_pipeline)(generator, Path(folder), name)

@@ -17,23 +17,23 @@ from rlkit.errors import ModelError
 from rlkit.models.generator import POLICY, Generator
 
 Step = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
-"""step(prediction, sample, sigma, sigma_next, noise) -> next sample; sigmas are 0-d, the rest has the samples' shape."""
+"""step(prediction, sample, sigma, sigma_next, noise) -> next sample; sigmas are 0-d, all else shaped like samples."""
 
 
 @dataclass
 class Rollout:
     """Samples and all that is needed to walk their path again."""
 
-    latents: Float[Tensor, "batch *shape"]
+    latents: Float[Tensor, "batch ..."]
     """Final samples, fp32."""
-    noise: Float[Tensor, "batch *shape"]
+    noise: Float[Tensor, "batch ..."]
     """What each sample started from: N(0, 1) of its seed."""
-    timesteps: Float[Tensor, "steps"]
+    timesteps: Float[Tensor, " steps"]
     """On the scheduler's scale, as `Generator.predict` takes them."""
-    sigmas: Float[Tensor, "steps_and_1"]
+    sigmas: Float[Tensor, " steps+1"]
     """Noise levels in [0, 1], the last one where the samples end. Flow: the share of noise; epsilon:
     sqrt(1 - alphas_cumprod)."""
-    trajectory: Float[Tensor, "steps_and_1 batch *shape"] | None = None
+    trajectory: Float[Tensor, "steps+1 batch ..."] | None = None
     """Samples before each step, and the final ones."""
 
 
@@ -87,7 +87,7 @@ def rollout(
     return Rollout(latents, noise, timesteps, sigmas, torch.stack(path) if keep_trajectory else None)
 
 
-def normal(generators: Sequence[torch.Generator], shape: tuple[int, ...], device) -> Float[Tensor, "batch *shape"]:
+def normal(generators: Sequence[torch.Generator], shape: tuple[int, ...], device) -> Float[Tensor, "batch ..."]:
     """N(0, 1) in fp32, sample by sample as diffusers' randn_tensor draws it for a list of CPU generators."""
     return torch.cat([torch.randn((1, *shape), generator=one) for one in generators]).to(device)
 
@@ -121,7 +121,7 @@ def step_options(generator: Generator, scheduler, generators: list[torch.Generat
         generator.pipe.scheduler = own
 
 
-def shifted(generator: Generator, uniform: Float[Tensor, "batch"], shape: tuple[int, ...]) -> Float[Tensor, "batch"]:
+def shifted(generator: Generator, uniform: Float[Tensor, " batch"], shape: tuple[int, ...]) -> Float[Tensor, " batch"]:
     """Training sigmas of a flow model: `uniform` in (0, 1) through the very shift its sampler uses.
 
     Raises ModelError for an epsilon model, whose timesteps are integers.

@@ -74,7 +74,7 @@ def predict(
     pipe,
     denoiser,
     latents: Float[Tensor, "batch channels h w"],
-    timesteps: Float[Tensor, "batch"],
+    timesteps: Float[Tensor, " batch"],
     text: dict[str, Tensor],
     guidance: float | None = None,
 ) -> Float[Tensor, "batch channels h w"]:

@@ -18,14 +18,28 @@ from collections.abc import Callable, Sequence
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLWan,
     DDIMScheduler,
+    EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+    UniPCMultistepScheduler,
+    WanPipeline,
+    WanTransformer3DModel,
 )
 
 from rlkit.errors import ModelError
 from rlkit.models import tiny_text
+
+# Stable Diffusion's noise schedule
+SD_NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False,
+            "set_alpha_to_one": False, "steps_offset": 1}  # fmt: skip
 
 
 def build(family: str, texts: Sequence[str], *, seed: int = 0):
@@ -61,8 +75,91 @@ def stable_diffusion_3(texts: list[str]) -> StableDiffusion3Pipeline:
     )  # fmt: skip
 
 
+def stable_diffusion(texts: list[str]) -> StableDiffusionPipeline:
+    """SD 1.5's shape: UNet with two levels, one CLIP, 1000 scaled-linear betas."""
+    clip = tiny_text.clip_tokenizer(texts)
+    return StableDiffusionPipeline(
+        unet=UNet2DConditionModel(
+            sample_size=8, in_channels=4, out_channels=4, block_out_channels=(16, 32), layers_per_block=1,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            cross_attention_dim=32, attention_head_dim=2, norm_num_groups=8,
+        ),
+        scheduler=DDIMScheduler(**SD_NOISE),
+        vae=vae(latent_channels=4, scaling_factor=0.18215),
+        text_encoder=tiny_text.clip_encoder(clip),
+        tokenizer=clip,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )  # fmt: skip
+
+
+def stable_diffusion_xl(texts: list[str]) -> StableDiffusionXLPipeline:
+    """SDXL's shape: added size and pooled-text conditions, two CLIPs, zeros for the unconditional prompt, Euler."""
+    clip = tiny_text.clip_tokenizer(texts)
+    return StableDiffusionXLPipeline(
+        unet=UNet2DConditionModel(
+            sample_size=8, in_channels=4, out_channels=4, block_out_channels=(16, 32), layers_per_block=1,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            cross_attention_dim=64, attention_head_dim=(2, 4), norm_num_groups=8, use_linear_projection=True,
+            transformer_layers_per_block=(1, 2), addition_embed_type="text_time", addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=6 * 8 + 32,
+        ),
+        scheduler=EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
+                                         timestep_spacing="leading", steps_offset=1),
+        vae=vae(latent_channels=4, scaling_factor=0.13025),
+        text_encoder=tiny_text.clip_encoder(clip),
+        tokenizer=clip,
+        text_encoder_2=tiny_text.clip_encoder(clip, projection=32),
+        tokenizer_2=clip,
+        force_zeros_for_empty_prompt=True,
+        add_watermarker=False,
+    )  # fmt: skip
+
+
+def flux(texts: list[str]) -> FluxPipeline:
+    """FLUX.1-dev's shape: double and single blocks, guidance embedding, resolution-dependent shift."""
+    clip, t5 = tiny_text.clip_tokenizer(texts), tiny_text.t5_tokenizer(texts)
+    return FluxPipeline(
+        transformer=FluxTransformer2DModel(
+            in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+            joint_attention_dim=32, pooled_projection_dim=32, guidance_embeds=True, axes_dims_rope=(4, 4, 8),
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        vae=vae(latent_channels=4, scaling_factor=0.3611, shift_factor=0.1159, use_quant_conv=False),
+        text_encoder=tiny_text.clip_encoder(clip),
+        tokenizer=clip,
+        text_encoder_2=tiny_text.t5_encoder(t5),
+        tokenizer_2=t5,
+    )  # fmt: skip
+
+
+def wan(texts: list[str]) -> WanPipeline:
+    """Wan 2.1's shape: UMT5, a VAE with 8 x 8 x 4 compression and causal convolutions, UniPC with flow_shift 3."""
+    t5 = tiny_text.t5_tokenizer(texts)
+    return WanPipeline(
+        transformer=WanTransformer3DModel(
+            num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4, text_dim=32, freq_dim=32,
+            ffn_dim=32, num_layers=2, rope_max_seq_len=32,
+        ),
+        scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
+        vae=AutoencoderKLWan(
+            base_dim=4, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True],
+            latents_mean=[-0.7571, -0.7089, -0.9113, 0.1075], latents_std=[2.8184, 1.4541, 2.3275, 2.6558],
+        ),
+        text_encoder=tiny_text.t5_encoder(t5, umt5=True),
+        tokenizer=t5,
+    )  # fmt: skip
+
+
 FAMILIES: dict[str, Callable] = {
+    "stable_diffusion": stable_diffusion,
+    "stable_diffusion_xl": stable_diffusion_xl,
     "stable_diffusion_3": stable_diffusion_3,
+    "flux": flux,
+    "wan": wan,
 }
 
 
