@@ -17,7 +17,7 @@ from rlkit.errors import ModelError
 from rlkit.models.generator import POLICY, Generator
 
 Step = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
-"""step(prediction, sample, sigma, sigma_next, noise) -> next sample; sigmas are 0-d, all else shaped like samples."""
+"""step(prediction, sample, level, level_next, noise) -> next sample; levels are 0-d, all else shaped like samples."""
 
 
 @dataclass
@@ -30,9 +30,8 @@ class Rollout:
     """What each sample started from: N(0, 1) of its seed."""
     timesteps: Float[Tensor, " steps"]
     """On the scheduler's scale, as `Generator.predict` takes them."""
-    sigmas: Float[Tensor, " steps+1"]
-    """Noise levels in [0, 1], the last one where the samples end. Flow: the share of noise; epsilon:
-    sqrt(1 - alphas_cumprod)."""
+    levels: Float[Tensor, " steps+1"]
+    """What a step is told: sigma of a flow model, alphas_cumprod of an epsilon model; the last is the samples' own."""
     trajectory: Float[Tensor, "steps+1 batch ..."] | None = None
     """Samples before each step, and the final ones."""
 
@@ -65,7 +64,7 @@ def rollout(
     shape = generator.family.latent_shape(generator.pipe, height, width, num_frames)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     noise = normal(generators, shape, generator.device)
-    scheduler, sigmas = schedule(generator, num_inference_steps, shape, ddim=step is not None)
+    scheduler, levels = schedule(generator, num_inference_steps, shape, ddim=step is not None)
     timesteps = scheduler.timesteps
     options = step_options(generator, scheduler, generators)
     scaled = generator.family.PREDICTION == "epsilon" and step is None  # Euler keeps samples on another scale
@@ -81,10 +80,10 @@ def rollout(
                 latents = scheduler.step(prediction, timestep, latents, **options, return_dict=False)[0]
             else:
                 drawn = normal(generators, shape, generator.device)
-                latents = step(prediction, latents, sigmas[index], sigmas[index + 1], drawn)
+                latents = step(prediction, latents, levels[index], levels[index + 1], drawn)
         if keep_trajectory:
             path.append(latents)
-    return Rollout(latents, noise, timesteps, sigmas, torch.stack(path) if keep_trajectory else None)
+    return Rollout(latents, noise, timesteps, levels, torch.stack(path) if keep_trajectory else None)
 
 
 def normal(generators: Sequence[torch.Generator], shape: tuple[int, ...], device) -> Float[Tensor, "batch ..."]:
@@ -93,7 +92,7 @@ def normal(generators: Sequence[torch.Generator], shape: tuple[int, ...], device
 
 
 def schedule(generator: Generator, num_inference_steps: int, shape: tuple[int, ...], *, ddim: bool = False):
-    """A fresh scheduler with its timesteps set for latents of `shape`, and the sigmas [steps + 1] in [0, 1]."""
+    """A fresh scheduler with its timesteps set for latents of `shape`, and the levels [steps + 1] (see Rollout)."""
     pipe, family = generator.pipe, generator.family
     kind = type(pipe.scheduler)
     if ddim and family.PREDICTION == "epsilon":
@@ -104,10 +103,17 @@ def schedule(generator: Generator, num_inference_steps: int, shape: tuple[int, .
     family.set_timesteps(pipe, scheduler, num_inference_steps, shape, generator.device)
     if family.PREDICTION == "flow":
         return scheduler, scheduler.sigmas.to(generator.device, torch.float32)
-    kept = scheduler.alphas_cumprod.float()
-    final = kept.new_tensor([float(scheduler.final_alpha_cumprod) if ddim else 1.0])
-    levels = torch.cat([kept[scheduler.timesteps.long().cpu()], final])
-    return scheduler, (1 - levels).sqrt().to(generator.device)
+    final = float(scheduler.final_alpha_cumprod) if ddim else 1.0
+    levels = levels_at(generator, scheduler.timesteps)
+    return scheduler, torch.cat([levels, levels.new_tensor([final])])
+
+
+def levels_at(generator: Generator, timesteps: Tensor) -> Float[Tensor, " batch"]:
+    """fp32 levels (see Rollout) of training timesteps: timesteps / 1000 for flow, alphas_cumprod[timesteps] else."""
+    scheduler = generator.pipe.scheduler
+    if generator.family.PREDICTION == "flow":
+        return timesteps.float() / scheduler.config.num_train_timesteps
+    return scheduler.alphas_cumprod.float().to(timesteps.device)[timesteps.long()]
 
 
 def step_options(generator: Generator, scheduler, generators: list[torch.Generator]) -> dict:
