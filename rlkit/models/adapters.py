@@ -23,9 +23,8 @@ def save_lora(generator: Generator, folder: Path, name: str = POLICY) -> Path:
 
     `name` is policy, old or ema. Raises ModelError for a generator without LoRA.
     """
-    config = generator.denoiser.peft_config[ADAPTER] if generator.trained == "lora" else None
     weights = lora_weights(generator, name)
-    module = generator.family.DENOISER
+    module, config = generator.family.DENOISER, generator.denoiser.peft_config[ADAPTER]
     layers = {
         f"{module}_lora_layers": weights,
         f"{module}_lora_adapter_metadata": config.to_dict() | {"lora_alpha": config.r},
@@ -65,9 +64,11 @@ def save_pipeline(generator: Generator, folder: Path, name: str = POLICY) -> Pat
             generator.pipe.save_pretrained(aside, safe_serialization=True)
         finally:
             generator.pipe.register_modules(**{module: policy})
+        older = aside.with_suffix(".old")
         if folder.exists():
-            shutil.rmtree(folder)
+            folder.replace(older)
         aside.replace(folder)
+        shutil.rmtree(older, ignore_errors=True)
     return folder
 
 
@@ -75,6 +76,7 @@ def save_pipeline(generator: Generator, folder: Path, name: str = POLICY) -> Pat
 def _aside(folder: Path) -> Iterator[Path]:
     """A folder beside `folder` to write in, gone afterwards."""
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     try:
         yield aside

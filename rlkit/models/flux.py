@@ -7,7 +7,7 @@ happens around the denoiser, with the pipeline's own functions.
 import numpy as np
 import torch
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from rlkit.models import image_vae
@@ -70,7 +70,7 @@ def predict(
     pipe,
     denoiser,
     latents: Float[Tensor, "batch channels h w"],
-    timesteps: Float[Tensor, " batch"],
+    timesteps: Num[Tensor, " batch"],
     text: dict[str, Tensor],
     guidance: float | None = None,
 ) -> Float[Tensor, "batch channels h w"]:

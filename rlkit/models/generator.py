@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from rlkit.errors import ModelError
@@ -135,7 +135,7 @@ class Generator:
     def predict(
         self,
         latents: Float[Tensor, "batch ..."],
-        timesteps: Float[Tensor, " batch"],
+        timesteps: Num[Tensor, " batch"],
         text: dict[str, Tensor],
         *,
         guidance_scale: float = 1.0,
@@ -173,7 +173,8 @@ class Generator:
     @torch.no_grad()
     def pictures(self, latents: Float[Tensor, "batch ..."]) -> list[Any]:
         """Decoded samples: PIL images, or for video uint8 frames [time, height, width, 3]; what reward_models take."""
-        pixels = (self.family.decode(self.pipe, latents) / 2 + 0.5).clamp(0, 1)
+        decoded = torch.cat([self.family.decode(self.pipe, one) for one in latents.split(1)])  # one at a time: memory
+        pixels = (decoded / 2 + 0.5).clamp(0, 1)
         if self.family.MEDIUM == "image":
             return self.pipe.image_processor.postprocess(
                 pixels, output_type="pil", do_denormalize=[False] * len(pixels)
@@ -311,6 +312,7 @@ def _add_adapters(generator: Generator, lora: "Lora") -> None:
         )
     denoiser = generator.denoiser
     targets = generator.family.LORA_TARGETS if lora.target_modules == "all-linear" else lora.target_modules
+    targets = [targets] if isinstance(targets, str) else targets
     companions = [name for name in generator.keep if name != REFERENCE]
     try:
         for name in (*companions, ADAPTER):  # the last one added is the active one

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from rlkit.errors import ModelError
@@ -18,6 +18,8 @@ from rlkit.models.generator import POLICY, Generator
 
 Step = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 """step(prediction, sample, level, level_next, noise) -> next sample; levels are 0-d, all else shaped like samples."""
+
+BENT = ("shift_terminal", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
 
 
 @dataclass
@@ -28,7 +30,7 @@ class Rollout:
     """Final samples, fp32."""
     noise: Float[Tensor, "batch ..."]
     """What each sample started from: N(0, 1) of its seed."""
-    timesteps: Float[Tensor, " steps"]
+    timesteps: Num[Tensor, " steps"]
     """On the scheduler's scale, as `Generator.predict` takes them."""
     levels: Float[Tensor, " steps+1"]
     """What a step is told: sigma of a flow model, alphas_cumprod of an epsilon model; the last is the samples' own."""
@@ -130,13 +132,16 @@ def step_options(generator: Generator, scheduler, generators: list[torch.Generat
 def shifted(generator: Generator, uniform: Float[Tensor, " batch"], shape: tuple[int, ...]) -> Float[Tensor, " batch"]:
     """Training sigmas of a flow model: `uniform` in (0, 1) through the very shift its sampler uses.
 
-    Raises ModelError for an epsilon model, whose timesteps are integers.
+    Raises ModelError for an epsilon model, whose timesteps are integers, and for schedules bent by more than a shift.
     """
-    pipe, family = generator.pipe, generator.family
+    pipe, family, config = generator.pipe, generator.family, generator.pipe.scheduler.config
     if family.PREDICTION != "flow":
         raise ModelError(f"{family.PIPELINE} is an epsilon model: draw integer timesteps, it has no shift.")
+    bent = [name for name in BENT if config.get(name)]
+    if bent:
+        raise ModelError(f"the scheduler sets {', '.join(bent)}, which training sigmas cannot follow; turn it off.")
     arguments = family.shift_arguments(pipe, pipe.scheduler, shape)
     if arguments:
         return pipe.scheduler.time_shift(arguments["mu"], 1.0, uniform)
-    shift = pipe.scheduler.config.get("shift", pipe.scheduler.config.get("flow_shift", 1.0))
+    shift = config.get("shift", config.get("flow_shift", 1.0))
     return shift * uniform / (1 + (shift - 1) * uniform)

@@ -1,7 +1,7 @@
 """Stable Diffusion 1.x (and 2.x base): UNet, epsilon, one CLIP encoder."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from rlkit.models import image_vae
@@ -52,7 +52,7 @@ def predict(
     pipe,
     denoiser,
     latents: Float[Tensor, "batch channels h w"],
-    timesteps: Float[Tensor, " batch"],
+    timesteps: Num[Tensor, " batch"],
     text: dict[str, Tensor],
     guidance: float | None = None,
 ) -> Float[Tensor, "batch channels h w"]:

@@ -2,7 +2,7 @@
 
 import torch
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from rlkit.models import image_vae
@@ -74,7 +74,7 @@ def predict(
     pipe,
     denoiser,
     latents: Float[Tensor, "batch channels h w"],
-    timesteps: Float[Tensor, " batch"],
+    timesteps: Num[Tensor, " batch"],
     text: dict[str, Tensor],
     guidance: float | None = None,
 ) -> Float[Tensor, "batch channels h w"]:

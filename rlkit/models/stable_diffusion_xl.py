@@ -1,7 +1,7 @@
 """Stable Diffusion XL: UNet, epsilon, two CLIP encoders, and the picture's size as a condition."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from rlkit.models import image_vae
@@ -46,7 +46,7 @@ def predict(
     pipe,
     denoiser,
     latents: Float[Tensor, "batch channels h w"],
-    timesteps: Float[Tensor, " batch"],
+    timesteps: Num[Tensor, " batch"],
     text: dict[str, Tensor],
     guidance: float | None = None,
 ) -> Float[Tensor, "batch channels h w"]:

@@ -4,16 +4,18 @@
     pipe = flow_default(texts)                                     # what the recipes train when model.id is null
 
 Weights are random and follow from (texts, sizes, seed). `build` gives the smallest thing of each family that still has
-every part (a VAE that scales by 2 or more, all text encoders); its pictures are noise. `flow_default` and
-`epsilon_default` are to be trained on pictures of `size` x `size` pixels. Their VAE is an ordinary AutoencoderKL whose
-weights make it the identity (`identity_vae`): nothing to train, no blur between denoiser and reward, and the latents
-are the pixels in [-1, 1]; the price is that the denoiser works at full resolution, which small pictures allow.
+every part; its pictures are noise. `flow_default` and `epsilon_default` are for training on pictures of size x size
+pixels. Their VAE is an ordinary AutoencoderKL whose weights make it the identity (`identity_vae`): nothing to train, no
+blur between denoiser and reward, and the latents are the pixels in [-1, 1]; the price is a denoiser at full resolution,
+which small pictures allow. Their text encoders are random as well: frozen, they tell prompts apart well enough.
 
-Stock SD3 and FLUX pad T5 prompts to 256 and 512 tokens; here T5 takes 32, so the same picture from stock code needs
-`pipe(..., max_sequence_length=32)`. flow_default has no T5 for the same reason, see there.
+SD3, FLUX and Wan pad their T5 to 256, 512 and 512 tokens; here its tokenizer's limit is lower, and rlkit goes by that
+limit. Stock code gives the same picture when it is told so: pipe(..., max_sequence_length=T5_TOKENS), for flow_default
+FLOW_DEFAULT_T5_TOKENS.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from diffusers import (
@@ -37,6 +39,8 @@ from diffusers import (
 from rlkit.errors import ModelError
 from rlkit.models import tiny_text
 
+T5_TOKENS = 32
+FLOW_DEFAULT_T5_TOKENS = 1
 # Stable Diffusion's noise schedule
 SD_NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False,
             "set_alpha_to_one": False, "steps_offset": 1}  # fmt: skip
@@ -46,18 +50,14 @@ def build(family: str, texts: Sequence[str], *, seed: int = 0):
     """The tiny pipeline of `family` (a key of FAMILIES); raises ModelError for another name."""
     if family not in FAMILIES:
         raise ModelError(f"the tiny pipelines are {', '.join(FAMILIES)}; {family!r} is none of them.")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with _seeded(seed):
         pipe = FAMILIES[family](list(texts))
-    for component in pipe.components.values():
-        if isinstance(component, torch.nn.Module):
-            component.eval()
-    return pipe
+    return _ready(pipe)
 
 
 def stable_diffusion_3(texts: list[str]) -> StableDiffusion3Pipeline:
     """SD3.5's shape: qk norm, dual attention in the first block, two CLIPs and T5."""
-    clip, t5 = tiny_text.clip_tokenizer(texts), tiny_text.t5_tokenizer(texts)
+    clip, t5 = tiny_text.clip_tokenizer(texts), tiny_text.t5_tokenizer(texts, max_length=T5_TOKENS)
     return StableDiffusion3Pipeline(
         transformer=SD3Transformer2DModel(
             sample_size=8, patch_size=2, in_channels=4, out_channels=4, num_layers=2, attention_head_dim=16,
@@ -121,7 +121,7 @@ def stable_diffusion_xl(texts: list[str]) -> StableDiffusionXLPipeline:
 
 def flux(texts: list[str]) -> FluxPipeline:
     """FLUX.1-dev's shape: double and single blocks, guidance embedding, resolution-dependent shift."""
-    clip, t5 = tiny_text.clip_tokenizer(texts), tiny_text.t5_tokenizer(texts)
+    clip, t5 = tiny_text.clip_tokenizer(texts), tiny_text.t5_tokenizer(texts, max_length=T5_TOKENS)
     return FluxPipeline(
         transformer=FluxTransformer2DModel(
             in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
@@ -138,7 +138,7 @@ def flux(texts: list[str]) -> FluxPipeline:
 
 def wan(texts: list[str]) -> WanPipeline:
     """Wan 2.1's shape: UMT5, a VAE with 8 x 8 x 4 compression and causal convolutions, UniPC with flow_shift 3."""
-    t5 = tiny_text.t5_tokenizer(texts)
+    t5 = tiny_text.t5_tokenizer(texts, max_length=T5_TOKENS)
     return WanPipeline(
         transformer=WanTransformer3DModel(
             num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4, text_dim=32, freq_dim=32,
@@ -161,6 +161,81 @@ FAMILIES: dict[str, Callable] = {
     "flux": flux,
     "wan": wan,
 }
+
+
+def flow_default(texts: Sequence[str], *, size: int = 32, width: int = 128, layers: int = 4, seed: int = 0):
+    """A small SD3 for pictures of `size` x `size`: patches of 4 x 4 pixels, two CLIPs of 32 tokens, no T5.
+
+    Without a T5 the pipeline appends zeros in its place; the one token that its tokenizer admits keeps them from
+    costing more than the picture. Raises ModelError for sizes that do not divide by 4 or widths not by 32.
+    """
+    if size % 4 or width % 32:
+        raise ModelError(f"size {size} must divide by 4, width {width} by 32.")
+    texts = list(texts)
+    with _seeded(seed):
+        clip = tiny_text.clip_tokenizer(texts)
+        pipe = StableDiffusion3Pipeline(
+            transformer=SD3Transformer2DModel(
+                sample_size=size, patch_size=4, in_channels=3, out_channels=3, num_layers=layers,
+                attention_head_dim=32, num_attention_heads=width // 32, joint_attention_dim=128,
+                caption_projection_dim=width, pooled_projection_dim=128, pos_embed_max_size=size // 4,
+                qk_norm="rms_norm",
+            ),
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0),
+            vae=identity_vae(size),
+            text_encoder=tiny_text.clip_encoder(clip, width=64, projection=64),
+            tokenizer=clip,
+            text_encoder_2=tiny_text.clip_encoder(clip, width=64, projection=64),
+            tokenizer_2=clip,
+            text_encoder_3=None,
+            tokenizer_3=tiny_text.t5_tokenizer(texts, max_length=FLOW_DEFAULT_T5_TOKENS),
+        )  # fmt: skip
+    return _ready(pipe)
+
+
+def epsilon_default(
+    texts: Sequence[str], *, size: int = 32, widths: tuple[int, ...] = (32, 64, 64), layers: int = 1, seed: int = 0
+):
+    """A small SD 1.5 for pictures of `size` x `size`: a UNet with one level per width, attention below the first.
+
+    Raises ModelError for sizes that do not halve between the levels or widths that do not divide by 8.
+    """
+    if size % 2 ** (len(widths) - 1) or any(width % 8 for width in widths):
+        raise ModelError(f"size {size} must divide by {2 ** (len(widths) - 1)}, each of the widths {widths} by 8.")
+    deeper = len(widths) - 1
+    with _seeded(seed):
+        clip = tiny_text.clip_tokenizer(list(texts))
+        pipe = StableDiffusionPipeline(
+            unet=UNet2DConditionModel(
+                sample_size=size, in_channels=3, out_channels=3, block_out_channels=widths, layers_per_block=layers,
+                down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * deeper,
+                up_block_types=("CrossAttnUpBlock2D",) * deeper + ("UpBlock2D",),
+                cross_attention_dim=64, attention_head_dim=4, norm_num_groups=8,
+            ),
+            scheduler=DDIMScheduler(**SD_NOISE),
+            vae=identity_vae(size),
+            text_encoder=tiny_text.clip_encoder(clip, width=64),
+            tokenizer=clip,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )  # fmt: skip
+    return _ready(pipe)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Weights drawn inside follow from `seed`; the caller's generator is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def _ready(pipe):
+    for component in pipe.components.values():
+        if isinstance(component, torch.nn.Module):
+            component.eval()
+    return pipe
 
 
 def vae(*, latent_channels: int, scaling_factor: float, shift_factor: float | None = None, use_quant_conv: bool = True):

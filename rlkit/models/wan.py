@@ -1,7 +1,7 @@
 """Wan 2.1 and 2.2 (TI2V-5B) text to video: a video DiT, flow, UMT5, and a VAE that is causal in time."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from rlkit.errors import ModelError
@@ -70,7 +70,7 @@ def predict(
     pipe,
     denoiser,
     latents: Float[Tensor, "batch channels time h w"],
-    timesteps: Float[Tensor, " batch"],
+    timesteps: Num[Tensor, " batch"],
     text: dict[str, Tensor],
     guidance: float | None = None,
 ) -> Float[Tensor, "batch channels time h w"]:

@@ -162,14 +162,18 @@ def test_training_sigmas_have_the_samplers_shift(make_generator, frames, family)
     shifted = sampling.shifted(generator, uniform, shape)
     scheduler = type(generator.pipe.scheduler).from_config(generator.pipe.scheduler.config)
     arguments = generator.family.shift_arguments(generator.pipe, scheduler, shape)
-    scheduler.set_timesteps(sigmas=uniform.tolist(), num_inference_steps=4, **arguments)
+    scheduler.set_timesteps(sigmas=uniform.numpy(), num_inference_steps=4, **arguments)
     torch.testing.assert_close(shifted, scheduler.sigmas[:4].float(), rtol=0, atol=2e-6)
     assert not torch.allclose(shifted, uniform, atol=1e-3)
 
 
-def test_an_epsilon_model_has_no_shift(make_generator):
+def test_schedules_whose_shift_training_cannot_follow(make_generator):
     with pytest.raises(ModelError, match="epsilon model"):
         sampling.shifted(make_generator("stable_diffusion", lora=LORA), torch.rand(2), (4, 8, 8))
+    generator = make_generator("stable_diffusion_3", lora=LORA)
+    generator.pipe.scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift_terminal=0.1)
+    with pytest.raises(ModelError, match="shift_terminal"):
+        sampling.shifted(generator, torch.rand(2), (4, 8, 8))
 
 
 def test_gradient_flows_through_the_last_steps_only(make_generator, sample_ours, nudge):
