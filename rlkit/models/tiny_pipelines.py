@@ -9,9 +9,9 @@ pixels. Their VAE is an ordinary AutoencoderKL whose weights make it the identit
 blur between denoiser and reward, and the latents are the pixels in [-1, 1]; the price is a denoiser at full resolution,
 which small pictures allow. Their text encoders are random as well: frozen, they tell prompts apart well enough.
 
-SD3, FLUX and Wan pad their T5 to 256, 512 and 512 tokens; here its tokenizer's limit is lower, and rlkit goes by that
-limit. Stock code gives the same picture when it is told so: pipe(..., max_sequence_length=T5_TOKENS), for flow_default
-FLOW_DEFAULT_T5_TOKENS.
+SD3, FLUX and Wan pad their T5 to 256, 512 and 512 tokens, which would cost more than the picture. Here its tokenizer's
+limit is TOKENS, and rlkit goes by that limit; stock code gives the same picture when it is told so:
+pipe(..., max_sequence_length=TOKENS).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -39,8 +39,8 @@ from diffusers import (
 from rlkit.errors import ModelError
 from rlkit.models import tiny_text
 
-T5_TOKENS = 32
-FLOW_DEFAULT_T5_TOKENS = 1
+TOKENS = 16
+"""Of a prompt, in every tokenizer: "A red ball on a grey background, close-up." has 13. Longer ones are cut."""
 # Stable Diffusion's noise schedule
 SD_NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False,
             "set_alpha_to_one": False, "steps_offset": 1}  # fmt: skip
@@ -57,7 +57,7 @@ def build(family: str, texts: Sequence[str], *, seed: int = 0):
 
 def stable_diffusion_3(texts: list[str]) -> StableDiffusion3Pipeline:
     """SD3.5's shape: qk norm, dual attention in the first block, two CLIPs and T5."""
-    clip, t5 = tiny_text.clip_tokenizer(texts), tiny_text.t5_tokenizer(texts, max_length=T5_TOKENS)
+    clip, t5 = tiny_text.clip_tokenizer(texts, max_length=TOKENS), tiny_text.t5_tokenizer(texts, max_length=TOKENS)
     return StableDiffusion3Pipeline(
         transformer=SD3Transformer2DModel(
             sample_size=8, patch_size=2, in_channels=4, out_channels=4, num_layers=2, attention_head_dim=16,
@@ -77,7 +77,7 @@ def stable_diffusion_3(texts: list[str]) -> StableDiffusion3Pipeline:
 
 def stable_diffusion(texts: list[str]) -> StableDiffusionPipeline:
     """SD 1.5's shape: UNet with two levels, one CLIP, 1000 scaled-linear betas."""
-    clip = tiny_text.clip_tokenizer(texts)
+    clip = tiny_text.clip_tokenizer(texts, max_length=TOKENS)
     return StableDiffusionPipeline(
         unet=UNet2DConditionModel(
             sample_size=8, in_channels=4, out_channels=4, block_out_channels=(16, 32), layers_per_block=1,
@@ -97,7 +97,7 @@ def stable_diffusion(texts: list[str]) -> StableDiffusionPipeline:
 
 def stable_diffusion_xl(texts: list[str]) -> StableDiffusionXLPipeline:
     """SDXL's shape: added size and pooled-text conditions, two CLIPs, zeros for the unconditional prompt, Euler."""
-    clip = tiny_text.clip_tokenizer(texts)
+    clip = tiny_text.clip_tokenizer(texts, max_length=TOKENS)
     return StableDiffusionXLPipeline(
         unet=UNet2DConditionModel(
             sample_size=8, in_channels=4, out_channels=4, block_out_channels=(16, 32), layers_per_block=1,
@@ -121,7 +121,7 @@ def stable_diffusion_xl(texts: list[str]) -> StableDiffusionXLPipeline:
 
 def flux(texts: list[str]) -> FluxPipeline:
     """FLUX.1-dev's shape: double and single blocks, guidance embedding, resolution-dependent shift."""
-    clip, t5 = tiny_text.clip_tokenizer(texts), tiny_text.t5_tokenizer(texts, max_length=T5_TOKENS)
+    clip, t5 = tiny_text.clip_tokenizer(texts, max_length=TOKENS), tiny_text.t5_tokenizer(texts, max_length=TOKENS)
     return FluxPipeline(
         transformer=FluxTransformer2DModel(
             in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
@@ -138,7 +138,7 @@ def flux(texts: list[str]) -> FluxPipeline:
 
 def wan(texts: list[str]) -> WanPipeline:
     """Wan 2.1's shape: UMT5, a VAE with 8 x 8 x 4 compression and causal convolutions, UniPC with flow_shift 3."""
-    t5 = tiny_text.t5_tokenizer(texts, max_length=T5_TOKENS)
+    t5 = tiny_text.t5_tokenizer(texts, max_length=TOKENS)
     return WanPipeline(
         transformer=WanTransformer3DModel(
             num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4, text_dim=32, freq_dim=32,
@@ -163,22 +163,23 @@ FAMILIES: dict[str, Callable] = {
 }
 
 
-def flow_default(texts: Sequence[str], *, size: int = 32, width: int = 128, layers: int = 4, seed: int = 0):
-    """A small SD3 for pictures of `size` x `size`: patches of 4 x 4 pixels, two CLIPs of 32 tokens, no T5.
+def flow_default(
+    texts: Sequence[str], *, size: int = 32, patch_size: int = 4, width: int = 96, layers: int = 4, seed: int = 0
+):
+    """A small SD3 for pictures of `size` x `size`, with two CLIPs and a T5 of one layer.
 
-    Without a T5 the pipeline appends zeros in its place; the one token that its tokenizer admits keeps them from
-    costing more than the picture. Raises ModelError for sizes that do not divide by 4 or widths not by 32.
+    Raises ModelError for sizes that do not divide by patch_size or widths not by 32.
     """
-    if size % 4 or width % 32:
-        raise ModelError(f"size {size} must divide by 4, width {width} by 32.")
+    if size % patch_size or width % 32:
+        raise ModelError(f"size {size} must divide by patch_size {patch_size}, width {width} by 32.")
     texts = list(texts)
     with _seeded(seed):
-        clip = tiny_text.clip_tokenizer(texts)
+        clip, t5 = (make(texts, max_length=TOKENS) for make in (tiny_text.clip_tokenizer, tiny_text.t5_tokenizer))
         pipe = StableDiffusion3Pipeline(
             transformer=SD3Transformer2DModel(
-                sample_size=size, patch_size=4, in_channels=3, out_channels=3, num_layers=layers,
+                sample_size=size, patch_size=patch_size, in_channels=3, out_channels=3, num_layers=layers,
                 attention_head_dim=32, num_attention_heads=width // 32, joint_attention_dim=128,
-                caption_projection_dim=width, pooled_projection_dim=128, pos_embed_max_size=size // 4,
+                caption_projection_dim=width, pooled_projection_dim=128, pos_embed_max_size=size // patch_size,
                 qk_norm="rms_norm",
             ),
             scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0),
@@ -187,14 +188,14 @@ def flow_default(texts: Sequence[str], *, size: int = 32, width: int = 128, laye
             tokenizer=clip,
             text_encoder_2=tiny_text.clip_encoder(clip, width=64, projection=64),
             tokenizer_2=clip,
-            text_encoder_3=None,
-            tokenizer_3=tiny_text.t5_tokenizer(texts, max_length=FLOW_DEFAULT_T5_TOKENS),
+            text_encoder_3=tiny_text.t5_encoder(t5, width=128, layers=1),
+            tokenizer_3=t5,
         )  # fmt: skip
     return _ready(pipe)
 
 
 def epsilon_default(
-    texts: Sequence[str], *, size: int = 32, widths: tuple[int, ...] = (32, 64, 64), layers: int = 1, seed: int = 0
+    texts: Sequence[str], *, size: int = 32, widths: tuple[int, ...] = (16, 32, 64), layers: int = 1, seed: int = 0
 ):
     """A small SD 1.5 for pictures of `size` x `size`: a UNet with one level per width, attention below the first.
 
@@ -204,7 +205,7 @@ def epsilon_default(
         raise ModelError(f"size {size} must divide by {2 ** (len(widths) - 1)}, each of the widths {widths} by 8.")
     deeper = len(widths) - 1
     with _seeded(seed):
-        clip = tiny_text.clip_tokenizer(list(texts))
+        clip = tiny_text.clip_tokenizer(list(texts), max_length=TOKENS)
         pipe = StableDiffusionPipeline(
             unet=UNet2DConditionModel(
                 sample_size=size, in_channels=3, out_channels=3, block_out_channels=widths, layers_per_block=layers,

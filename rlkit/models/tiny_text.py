@@ -19,26 +19,23 @@ from transformers import (
 PAD, EOS, UNK = "<pad>", "</s>", "<unk>"
 
 
-def clip_tokenizer(texts: Sequence[str], *, vocab_size: int = 512, max_length: int = 32) -> CLIPTokenizer:
+def clip_tokenizer(texts: Sequence[str], *, vocab_size: int = 768, max_length: int = 16) -> CLIPTokenizer:
     """CLIP's lower-casing byte-level BPE, trained on `texts`; every text is cut or padded to max_length tokens."""
     shell = CLIPTokenizer()._tokenizer  # CLIP's own normaliser and splitting
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     bpe.normalizer, bpe.pre_tokenizer = shell.normalizer, shell.pre_tokenizer
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
-        vocab_size=max(vocab_size - 2, 514),  # CLIP's vocabulary has every byte twice, in a word and at its end
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        vocab_size=max(vocab_size, 2 * len(letters) + 2) - 2,  # CLIP has every byte twice, in a word and at its end
+        initial_alphabet=letters,
+        # Given here, the ends of words have fixed ids; else the trainer numbers them in the order of a hash table.
+        special_tokens=[letter + "</w>" for letter in letters],
         end_of_word_suffix="</w>",
         show_progress=False,
     )
     bpe.train_from_iterator(texts, trainer=trainer)
     trained = json.loads(bpe.to_str())["model"]
-    tokens = sorted(trained["vocab"], key=trained["vocab"].get)
-    tokens += [
-        token + "</w>"
-        for token in sorted(pre_tokenizers.ByteLevel.alphabet())
-        if token + "</w>" not in trained["vocab"]
-    ]
-    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    tokens = [*sorted(trained["vocab"], key=trained["vocab"].get), "<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(
         vocab={token: index for index, token in enumerate(tokens)},
         merges=[tuple(pair) for pair in trained["merges"]],
@@ -46,7 +43,7 @@ def clip_tokenizer(texts: Sequence[str], *, vocab_size: int = 512, max_length: i
     )
 
 
-def t5_tokenizer(texts: Sequence[str], *, vocab_size: int = 256, max_length: int = 32) -> T5Tokenizer:
+def t5_tokenizer(texts: Sequence[str], *, vocab_size: int = 256, max_length: int = 16) -> T5Tokenizer:
     """T5's Unigram, trained on `texts`: <pad> 0, </s> 1, <unk> 2, no sentinels."""
     unigram = Tokenizer(models.Unigram())
     unigram.pre_tokenizer = T5Tokenizer(extra_ids=0)._tokenizer.pre_tokenizer

@@ -91,11 +91,12 @@ def sample_stock(frames):
     import torch
 
     from rlkit.models.generator import FAMILIES
+    from rlkit.models.tiny_pipelines import TOKENS
 
     def sample(pipe, *, seeds=(11, 12), guidance_scale=1.0, output_type="latent", steps=3, **options):
         family = FAMILIES[type(pipe).__name__]
         if family not in ("stable_diffusion", "stable_diffusion_xl"):
-            options["max_sequence_length"] = 32
+            options["max_sequence_length"] = TOKENS
         result = pipe(
             prompt=PROMPTS[: len(seeds)], **SIZE, **frames(family), num_inference_steps=steps,
             guidance_scale=guidance_scale, generator=[torch.Generator().manual_seed(seed) for seed in seeds],

@@ -12,6 +12,7 @@ from rlkit.recipe import Lora
 pytest.importorskip("diffusers")
 
 from rlkit.models import generator as generators
+from rlkit.models.tiny_pipelines import TOKENS
 
 FAMILIES = list(generators.FAMILIES.values())
 IMAGES = [family for family in FAMILIES if family != "wan"]
@@ -57,7 +58,7 @@ def test_cached_prompts_are_fresh_prompts(make_generator, family):
 def test_embeddings_are_the_stock_pipelines(tiny_pipe, family):
     pipe = tiny_pipe(family)
     module = generators.family_module(type(pipe).__name__)
-    length = {} if family in ("stable_diffusion", "stable_diffusion_xl") else {"max_sequence_length": 32}
+    length = {} if family in ("stable_diffusion", "stable_diffusion_xl") else {"max_sequence_length": TOKENS}
     if family == "flux":
         stock = pipe.encode_prompt(prompt=PROMPTS, **length)[:2]
         expected = {"prompt_embeds": stock[0], "pooled_prompt_embeds": stock[1]}
