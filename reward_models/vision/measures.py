@@ -139,7 +139,9 @@ def lattice(luma: Plane) -> Numbers:
             columns = size.clamp(-0.1, 0.1).mean(1)
             for period in PERIODS:
                 folded = columns[:, : columns.shape[1] // period * period].unflatten(1, (-1, period))
-                phase, doubt = folded.mean(1), folded.std(1).mean(1, keepdim=True) / math.sqrt(folded.shape[1]) + 1e-4
+                times = folded.shape[1]
+                spread = folded.std(1, correction=min(1, times - 1)).mean(1, keepdim=True)
+                phase, doubt = folded.mean(1), spread / math.sqrt(times) + 1e-4
                 far = (phase - phase.median(1, keepdim=True).values).abs().amax(1, keepdim=True)
                 found += [(far / doubt + 1).log(), 50 * far]
     board = luma[:, :-1, :-1] + luma[:, 1:, 1:] - luma[:, :-1, 1:] - luma[:, 1:, :-1]

@@ -27,6 +27,7 @@ from transformers import (
 import reward_models
 from reward_models.vision.encoder import HEADS, Pool, Spec, VisionReward, backbone_of, build
 from reward_models.vision.heads import Outputs
+from reward_models.vision.measures import measures
 from reward_models.vision.views import CROP, ViewPlan
 
 VIT = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -214,3 +215,17 @@ def test_an_adapter_is_saved_and_merged_again(folders, tmp_path):
 def test_the_manifest_tells_what_loads_it(saved):
     told = json.loads((saved / "reward.json").read_text())
     assert told["reward"] == "aesthetic" and told["spec"]["outputs"]["attributes"] == ["overall", "sharpness"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_measures_see_the_pixels_as_they_were(folders, tmp_path, family):
+    """Not as the processor normalised them; and a saved reward measures as before."""
+    reward = filled(build(folders / family, spec(features="pooled", measures=True)))
+    picture = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(2))
+    batch = reward.views.batch([picture])
+    seen = reward.features(batch["pixel_values"][0])
+    width = seen.shape[1] - build(folders / family, spec()).features(batch["pixel_values"][0]).shape[1]
+    torch.testing.assert_close(seen[0, -width:], measures(picture[None])[0], atol=1e-3, rtol=1e-3)
+    reward.save(tmp_path / "saved")
+    loaded = VisionReward.load(tmp_path / "saved")
+    assert torch.equal(loaded(**batch).mean, reward(**batch).mean)
