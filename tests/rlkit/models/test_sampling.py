@@ -99,8 +99,9 @@ def test_a_seed_gives_the_same_sample_whatever_the_batch(make_generator, frames,
         ).latents  # fmt: skip
 
     together = latents([0, 1, 2])
-    close(latents([2, 0]), together[[2, 0]])
-    close(latents([1]), together[[1]])
+    tolerance = 1e-5 * together.abs().max()  # matrix products of another shape round differently
+    assert (latents([2, 0]) - together[[2, 0]]).abs().max() < tolerance
+    assert (latents([1]) - together[[1]]).abs().max() < tolerance
     assert torch.equal(latents([0, 1, 2]), together)  # nothing is left over from the rollouts before
     assert (together[0] - together[1]).abs().max() > 0.1
 

@@ -123,7 +123,13 @@ def test_tokenizers_read_any_text_and_tell_its_words_apart():
     ids = clip("a red ball", padding="max_length")["input_ids"]
     assert ids[0] == clip.bos_token_id and len(ids) == tiny_pipelines.TOKENS and set(ids[5:]) == {clip.eos_token_id}
     assert t5("A red ball")["input_ids"][-1] == t5.eos_token_id
-    assert t5("A red ball")["input_ids"] != t5("A blue ball")["input_ids"]
+    assert t5.convert_ids_to_tokens(t5("A red ball, close-up.")["input_ids"]) == [
+        "▁A", "▁red", "▁ball", ",", "▁close-up", ".", "</s>",
+    ]  # fmt: skip
+    assert t5.decode(t5("lean blue")["input_ids"], skip_special_tokens=True) == "lean blue"  # an unknown word: letters
+    assert t5("红")["input_ids"][-2] == t5.unk_token_id
+    for text in TEXTS:  # nothing of a picture's caption is cut
+        assert len(t5(text)["input_ids"]) <= tiny_pipelines.TOKENS >= len(clip(text)["input_ids"])
 
 
 def test_sizes_and_names_that_cannot_be():
