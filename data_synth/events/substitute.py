@@ -39,6 +39,7 @@ def substitute(
         for m in _pattern(tuple(group), caption.language).finditer(text)
         if not any(s < m.end() and m.start() < e for s, e in blocked)
     ]
+    places = [p for p in places if not any(_inside(p, q) for q in places)]
     if once:
         places = [p for p in places if low.count(text[p[0] : p[1]].lower()) == 1]
     draw.shuffle(places)
@@ -54,6 +55,11 @@ def substitute(
         edit = {"spans": [[start, end]], "rejected_spans": landed[:1], "from": old, "to": new}
         return Negative(rejected, kind, edit, why.format(old=old, new=new))
     return None
+
+
+def _inside(place: tuple, other: tuple) -> bool:
+    """Is the phrase only a part of another: the "close-up" of a "close-up shot"?"""
+    return other[0] <= place[0] and place[1] <= other[1] and other[1] - other[0] > place[1] - place[0]
 
 
 def _named(low: str, group: tuple[str, ...]) -> bool:

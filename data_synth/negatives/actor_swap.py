@@ -28,8 +28,13 @@ _COMPOUND = {
     "en": r"(?:\s+made\b)",
     "zh": r"(?:笼|粮|屋|窝|巢|肉|尾|拉松|路|戏|术|上衣|装|厕|士|生|友|朋友|性|儿)",
 }
-_COMPOUND_HEAD = {"en": r"(?<![\w-])(?<!hot )", "zh": r"(?<![热海斑熊野赛飞天鸵菜])"}
+_COMPOUND_HEAD = {"en": r"(?<![\w-])(?<!herd of )(?<!flock of )(?<!pack of )", "zh": r"(?<![热海斑熊野赛飞天鸵菜])"}
 """A man-made lake, 热狗, 熊猫: names in which the word is no actor."""
+_FOOD = re.compile(r"\b(?:hot|corn|chili)[ -]?dogs?\b", re.IGNORECASE)
+"""Where these are told of, "the dogs" are food too."""
+_STAR = re.compile(r"\b(?:film|movie|rock|pop|sports?|five|guest|gold|of) (?:the )?stars?$", re.IGNORECASE)
+_NEXT_WORD = re.compile(r" ([A-Za-z]+)")
+_AFTER_NOUN = set("and or but who that which while as when then before after because so can may must".split())
 _LEFT_OVER = re.compile(r"\b(?:another|other|others|both|each other|one another)\b|另一|其他|其余|都", re.IGNORECASE)
 """Where one actor is spoken of beside another of its kind, replacing one leaves the other without sense."""
 _NEAR = [{"man", "boy"}, {"woman", "girl"}, {"men", "boys"}, {"women", "girls"}, {"男人", "男孩"}, {"女人", "女孩"}]
@@ -100,15 +105,31 @@ def _group(name: str, language: str) -> int:
 def _places(caption: Caption) -> list[tuple[int, int, str, int]]:
     """(start, end, name, group) of every actor, in the order of the text."""
     found = []
+    food = _FOOD.search(caption.text) is not None
     for number, group in enumerate(GROUPS[caption.language]):
+        if food and ("dogs" in group or "dog" in group):
+            continue
         options = "|".join(sorted(group, key=len, reverse=True))
         head, compound = _COMPOUND_HEAD[caption.language], _COMPOUND[caption.language]
-        end = "" if caption.language == "zh" else r"(?![\w'’-])"
+        end = "" if caption.language == "zh" else r"(?![\w-]|['’](?!s\b))"
         pattern = rf"{head}(?:{options})(?!{compound}){end}"
         found += [
             (m.start(), m.end(), m.group().lower(), number) for m in re.finditer(pattern, caption.text, re.IGNORECASE)
         ]
+    if caption.language == "en":
+        found = [p for p in found if _FAMILY["en"][p[3]] == 0 or not _in_compound(caption.text, p[0], p[1])]
     return sorted(found)
+
+
+def _in_compound(text: str, start: int, end: int) -> bool:
+    """Is an animal or a shape only half of a name: "star anise", "a dog collar", "a film star"?"""
+    following = _NEXT_WORD.match(text, end)
+    if following is not None and not following[1].endswith(("ing", "ed", "ly")):
+        word = following[1].lower()
+        known = words.PREPOSITIONS | words.DETERMINERS | words.AUXILIARIES | words.verb_forms().keys() | _AFTER_NOUN
+        if word not in known and not words.is_adverb(word):
+            return True
+    return _STAR.search(text, max(0, start - 12), end) is not None
 
 
 def _fits(new: str, old: str, caption: Caption) -> bool:

@@ -11,6 +11,8 @@ GROUPS = {
         ("close-up", "wide shot", "long shot"),
         ("medium shot", "extreme close-up"),
         ("close-up shot", "wide shot", "long shot"),
+        ("close-up shots", "wide shots", "long shots"),
+        ("extreme close-up shot", "medium shot", "wide shot", "long shot"),
         ("pans left", "pans right", "tilts up", "tilts down", "zooms in", "zooms out"),
         ("pan left", "pan right", "tilt up", "tilt down", "zoom in", "zoom out"),
         ("panning left", "panning right", "tilting up", "tilting down", "zooming in", "zooming out"),
@@ -48,13 +50,17 @@ _ABOUT_CAMERA = re.compile(
 )
 
 GUARD = re.compile(
-    r"\bzoom(?:s|ing)? (?:in|out) (?:on|to|into|from)\b|"
+    r"\bzoom(?:s|ing)? (?:in|out) (?:(?:on|to|into|from)\b|(?:\w+ )?(?:clos|furth|farth|tight|wide)\w*)|"
+    r"\b(?:left|right|up|down|forward|backward) (?:\w+ly )?to (?:face|cross|reach|enter)\b|"
+    r"\bclose-up (?:views?|angles?|images?|photos?|footage|look|perspective|details?|camera)\b|"
     r"\b(?:slow|fast) motion (?:as well as|and|or)\b|\b(?:slow|fast) (?:as well as|and|or) (?:slow|fast) motion\b|"
     r"\b(?:high|low)[ -]angle\b[^.]{0,30}\b(?:down|up)\b|"
-    r"[脸头手面眼][部睛]?的?(?:大?特写|近景)|(?<=大)特写|拉[近远](?:到|至|[^镜，。；、\s])",
+    r"[脸头手面眼][部睛]?的?(?:大?特写|近景)|(?<=大)特写|[推拉][近远](?:到|至|[^镜，。；、\s])|"
+    r"镜头(?:静止|[左右]摇)[^，。；、\s]",
     re.IGNORECASE,
 )
-"""A zoom that names its end, two speeds at once, and the close-up of a face, which cannot be a wide shot."""
+"""A zoom that names its end, a movement with a purpose that fits no other, 静止不动, two speeds at once, and the
+close-up of a face, which cannot be a wide shot."""
 _STILL = re.compile(
     r"\b(?:no|without(?: any)?|not|nor) (?:[\w-]+ )*(?:movements?|motions?|shak\w+|mov\w+)\b|"
     r"stationary|steady|\bstill\b|tripod",

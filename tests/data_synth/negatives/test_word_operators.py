@@ -73,6 +73,20 @@ def test_the_phrase_gives_way_to_another_of_its_kind(operator, caption, expected
         (camera_swap, "这是脸部特写镜头。"),
         (direction_flip, "He pulls out a rope."),
         (direction_flip, "镜头拉近到一座塔。"),
+        (direction_flip, "She explains the right way to stand."),
+        (direction_flip, "Season the onion with the sauce left."),
+        (direction_flip, "Roll up the rice paper."),
+        (direction_flip, "A man runs down a narrow track."),
+        (direction_flip, "The camera zooms in closer."),
+        (camera_swap, "The cameraman shows the tire and zooms in closer."),
+        (camera_swap, "The camera pans right to face the road."),
+        (camera_swap, "The camera shows a close-up view of a hand."),
+        (camera_swap, "镜头静止不动，湖面平静。"),
+        (actor_swap, "Add onions, star anise and water to a pan."),
+        (actor_swap, "The film star bows."),
+        (actor_swap, "People walk past a dog collar."),
+        (actor_swap, "Coat the dogs in it and serve the corn dogs."),
+        (actor_swap, "The drone tracks a herd of horses."),
     ],
 )
 def test_nothing_to_say_nothing_said(operator, caption):
@@ -98,6 +112,25 @@ def test_the_actor_that_is_named_is_the_one_replaced():
         assert new in negative.text.lower() and negative.why == f"'{old}' does it, not '{new}'"
         assert "dog sweep" not in negative.text.lower()
     assert {actor_swap.corrupt("一个小男孩在跑。", seed=s).text for s in range(20)} == {"一个小女孩在跑。"}
+
+
+def test_possessives_are_renamed_with_their_owner():
+    for seed in range(10):
+        text = actor_swap.corrupt("A clumsy dog runs. The camera captures the dog's leaps.", seed=seed).text
+        assert "dog" not in text and text.count(text.split()[2]) == 2
+
+
+def test_a_shape_that_does_something_is_an_actor():
+    assert actor_swap.corrupt("A red star grows.") is not None
+
+
+def test_left_behind_a_noun_that_moves_is_a_direction():
+    assert direction_flip.corrupt("He pushes the box left.").text == "He pushes the box right."
+
+
+def test_the_longer_camera_term_goes_as_a_whole():
+    texts = {camera_swap.corrupt("The camera captures close-up shots of a tree.", seed=s).text for s in range(20)}
+    assert texts == {"The camera captures wide shots of a tree.", "The camera captures long shots of a tree."}
 
 
 def test_a_colour_that_the_caption_holds_is_never_taken():
