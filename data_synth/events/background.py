@@ -9,6 +9,11 @@ _STATES = (
     "filled|made of|situated|engaged|involved"
 )
 _BACKGROUND = re.compile(
+    r"(?:this|that|these|those)(?:'s|’s| is| are| was| were)\b|"
+    r"(?:several|some|many|various|multiple|different|more|a few) (?:\w+ ){0,2}?"
+    r"(?:clips|shots|pictures|photos|images)\b[^.]*\b(?:of|are) (?:[\w-]+ ){0,4}?"
+    r"(?:this|these|the (?:game|same|action|sport|event))\b|"
+    r"(?:some|the|several|many) (?:\w+ )?(?:names|types|kinds|examples) of\b|"
     r"(?:during|throughout|in the middle of|in between|at (?:one|some) point|sometimes|occasionally|every so often)\b|"
     rf"there(?:'s|’s| is| are| was| were) (?:[^\s,]+ ){{1,8}}?(?:{_STATES})\b|"
     rf"(?:[^\s,]+ ){{1,8}}?(?:is|are|was|were) (?:\w+ly |also |all |still |seen )?(?:{_STATES})\b|"

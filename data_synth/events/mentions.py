@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from data_synth.events import en_words as words
+from data_synth.events.bridging import bridged, subject_it
 from data_synth.events.edit import lower_first, recase, splice
 from data_synth.events.en import clause_parts, tokens
 from data_synth.events.nouns import (
@@ -66,7 +67,8 @@ _ORDER = re.compile(
 """A word of order behind the subject or the auxiliary."""
 _COUNTED_OFF = re.compile(
     r"\b(?:the|a|an) (?:first|second|third|fou?rth|fifth|sixth|last|final) (?:clip|video|scene|shot|man|woman|lady|"
-    r"boy|girl|person|group|team|player|one)\b|\b(?:scene|video|clip) ends\b|\b(?:ends?|ending) (?:with|by)\b|"
+    r"boy|girl|person|group|team|player|one)\b|\bthe next (?!to\b)\w|"
+    r"\b(?:scene|video|clip) ends\b|\b(?:ends?|ending) (?:with|by)\b|"
     r"\b(?:starts?|starting) (?:with|by)\b|\ba series of\b|"
     r"\bat the end(?! of)\b|\bas the (?:video|clip|scene) (?:begins|starts|ends)\b|^there (?:is|are|was|were)\b|"
     r"\ba (?:different|fifth|sixth) (?:group|set|pair|team)\b",
@@ -112,8 +114,8 @@ def _without_order(clause: str) -> tuple[str, str]:
         return clause, ""
     if verb < found.start(2) and clause[verb : found.start(2)].strip().lower() not in words.AUXILIARIES:
         return clause, ""  # "towels off then rubs": a sequence inside the event
-    if found[1].split()[-1].lower() in words.PREPOSITIONS:
-        return clause, ""  # the same with a verb that the rules do not know
+    if found[1].split()[-1].lower() in words.PREPOSITIONS | words.DETERMINERS:
+        return clause, ""  # the same with a verb that the rules do not know; "the next attempt"
     return found[1] + clause[found.end() :], found[2]
 
 
@@ -132,6 +134,8 @@ def _swap(first: str, second: str, context: str, before: str) -> tuple[str, str]
         return None  # "another man stands next to him … he": either of the two
     if any(_lost_subject(clause) for clause in (first, second)) or _OPENS_ON_ANOTHER.match(second):
         return None
+    if bridged(first, second, first_subject, second_subject, before):
+        return None
     nested = _SUBORDINATE.match(first) or _SUBORDINATE.match(second)
     same = bool(first_subject) and same_referent(first_subject, second_subject)
     if same and (nested or any(s.rstrip(",").endswith((" and", " or")) for s in (first_subject, second_subject))):
@@ -149,8 +153,10 @@ def _swap(first: str, second: str, context: str, before: str) -> tuple[str, str]
         return None  # "He gets up. We see an older man": he would be the older man
     elif second_subject.lower() in words.SUBJECT_PRONOUNS and not _known(second_subject, before):
         return None
-    elif second_subject.lower() in ("he", "she") and _could_be(second_subject.lower(), first_subject):
-        return None
+    elif second_subject.lower() in ("he", "she") and (
+        _could_be(second_subject.lower(), first_subject) or _introduces(first, second_subject.lower())
+    ):
+        return None  # "scissors lead into a person cutting his hair. He …"
     moved = _trade_objects(first, second, "", before)
     if moved is None:
         return None
@@ -260,6 +266,7 @@ def _candidates(phrases: Sequence[NounPhrase], pronoun: str) -> list[NounPhrase]
     return [p for p in fitting if p.start > 0] or fitting
 
 
+_AFTER_NOUN = words.PREPOSITIONS | words.AUXILIARIES | set(words.verb_forms()) | set("and or then while as".split())
 _BARE_AFTER = words.PREPOSITIONS | _OBJECT_PRONOUNS | set(words.verb_forms())
 
 
@@ -273,6 +280,8 @@ def _bare_before(a: str, b: str) -> list[tuple[NounPhrase, int]]:
             ends = not a[place + len(name) - 1 :][:1].isalnum()
             before = a[:place].split()[-1:]
             bare = place > 0 and ends and before and before[0] in _BARE_AFTER and before[0] != "of"
+            after = a[place + len(name) - 1 :].split(" ", 2)[1:2]
+            bare = bare and (not after or after[0].lower() in _AFTER_NOUN)  # not the "curry" of "curry powder"
             if bare and not any(p.start <= place < p.end for p in noun_phrases(a)):
                 found.append((later, place))
     return found
@@ -353,6 +362,10 @@ def _trade_objects(a: str, b: str, subject: str, before: str) -> tuple[str, str]
             and not re.match(r"\s*(?:$|[.,;]|(?:to|on|in|and|with|by|at|from)\b)", b[m.end() :])
         ):
             continue  # "her hands": a possessive, its owner stays the subject
+        if word == "it" and subject_it(b, m.end()):
+            if any(p.end <= m.start() and number(p.text) == "sg" for p in noun_phrases(b)):
+                continue  # "the picture appears and it's the same"
+            return None
         if re.search(rf"\b{word}\b", a, re.IGNORECASE):
             continue  # both speak of something earlier
         want = {"it": "sg", "them": "pl"}.get(word)

@@ -123,7 +123,8 @@ def same_referent(a: str, b: str) -> bool:
         b.lower().split()[0] in {"the", "this", "that", "these", "those"}
         and a.lower().split()[0] not in words.POSSESSIVES
     ):
-        return head(a) == head(b) and not _ANOTHER_ONE.search(b)
+        one_of_two = (" and " in a) != (" and " in b)  # "the product" and "the product and credits"
+        return head(a) == head(b) and not one_of_two and not _ANOTHER_ONE.search(b)
     return a.lower() == b.lower()
 
 
@@ -162,7 +163,8 @@ def _ends_phrase(toks: Tokens, i: int, j: int) -> bool:
     if word in _STOPPERS or word in words.PREPOSITIONS or (word in words.DETERMINERS and j > i + 1):
         return True
     tag = words.verb_forms().get(word, ("", ""))[1]
-    return j > i + 1 and (tag in {"third", "ing"} or word in words.AUXILIARIES)
+    many = toks.lower[j - 1] in PLURAL_HEADS or toks.lower[j - 1] in _IRREGULAR  # "the women | mix"
+    return j > i + 1 and (tag in {"third", "ing"} or word in words.AUXILIARIES or (tag == "base" and many))
 
 
 def singular(noun: str) -> str:

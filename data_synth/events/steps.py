@@ -10,12 +10,20 @@ from data_synth.events.nouns import singular, subject_of, words_of
 _WEAK_VERBS = set("be have do get go take put make see show begin start use set add".split())
 _CARRIES_ON = set("it them they everything mixture dough batter filling marinade contents again".split())
 """Words of a second step that speak of what the first one made."""
+_DOUGH = {"dough", "batter"}
+_MAKES_DOUGH = set("dough batter flour yeast mix combine knead blend stir whisk beat ingredients".split())
+_ADDS = set("add season sprinkle pour dissolve crack drizzle".split())
+_PREPARES = set("cut chop slice dice mince grate crush peel beat whisk stir mix combine break".split())
+_NAMES = set("juice smoke paste dry cook grind clear prepare chill fry".split())
+"""Forms of verbs that mostly stand in names of ingredients here ("ground pepper", "the stir fry")."""
+_IN_EVERYTHING = {"salt", "pepper", "sugar"}
 
 
 def same_step(first: str, second: str) -> bool:
-    """Two instructions whose order means nothing: with the same verb ("stir and heat … add and stir"), or without a
-    thing in common ("crack two eggs … chop the herbs"); or two clauses that only say that something is shown. Sentences
-    about people that share a verb stay: in ActivityNet they overlap in time less than others."""
+    """Two instructions whose order means nothing: with the same verb ("stir and heat … add and stir"), without a thing
+    in common ("crack two eggs … chop the herbs"), or both only adding something; or two clauses that only say that
+    something is shown. Sentences about people that share a verb stay: in ActivityNet they overlap in time less than
+    others."""
     shown = r"\b(?:is|are) (?:then )?(?:shown|displayed|presented)\.?$"
     if re.search(shown, first) and re.search(shown, second):
         return True
@@ -23,7 +31,19 @@ def same_step(first: str, second: str) -> bool:
         return False
     if not _verbs(first).isdisjoint(_verbs(second)):
         return True
-    return words_of(second).isdisjoint(_CARRIES_ON) and _things(first).isdisjoint(_things(second))
+    if _only_adds(first) and _only_adds(second):
+        return True
+    carried = words_of(second) & _CARRIES_ON
+    if words_of(first).isdisjoint(_MAKES_DOUGH):
+        carried -= _DOUGH  # "add the peas to the pan … roll out the dough": two things in the making
+    return not carried and _things(first).isdisjoint(_things(second))
+
+
+def _only_adds(step: str) -> bool:
+    """Does a step add something to what is there, and nothing else but cut or stir?"""
+    forms = words.verb_forms()
+    acts = {forms[word][0] for word in words_of(step) if word in forms}
+    return not acts.isdisjoint(_ADDS) and acts <= _ADDS | _PREPARES | _WEAK_VERBS | _NAMES
 
 
 @lru_cache(maxsize=4096)
@@ -37,5 +57,6 @@ def _verbs(text: str) -> frozenset[str]:
 def _things(text: str) -> frozenset[str]:
     """The nouns of a step, by what is left without verbs and small words."""
     small = words.PREPOSITIONS | words.DETERMINERS | words.AUXILIARIES | words.verb_forms().keys()
+    small = small | _IN_EVERYTHING
     left = (w for w in words_of(text) if len(w) > 3 and w not in small and not words.is_adverb(w))
     return frozenset(map(singular, left))

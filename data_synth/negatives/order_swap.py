@@ -38,6 +38,7 @@ _SUMMARY = re.compile(r"\bhow to\b|\b(?:tutorial|lesson|demonstration)\b", re.IG
 """A sentence that says what the whole clip is about goes on while the next one happens."""
 _GOES_ON = re.compile(r"(?:[^\s,]+ ){1,6}?(?:is|are|was|were) (?:\w+ly )?(?!being|seen|shown)\w+ing\b", re.IGNORECASE)
 """He is pulling the handles: two of these in a row go on at the same time."""
+_ORDER_WORD = re.compile(r"now|then|next|finally|first|later|eventually|afterwards")
 RISK = -0.55
 """Highest `overlap_risk` at which two neighbouring sentences without a connective still count as a sequence."""
 
@@ -160,13 +161,21 @@ def corrupt_sentences(
         return None
     before = gap.join(sentences[:first])
     swapped = mentions_zh.swap(*texts) if language == "zh" else mentions.swap(*texts, whole, before)
-    if swapped is None or not _turned(keys, [content_words(text, language) for text in swapped]):
+    if swapped is None or (language == "en" and _said_twice(a[: a_span[0]], swapped[0])):
+        return None
+    if not _turned(keys, [content_words(text, language) for text in swapped]):
         return None
     replaced = a[: a_span[0]] + swapped[0] + a[a_span[1] :], b[: b_span[0]] + swapped[1] + b[b_span[1] :]
     text = gap.join([*sentences[:first], *replaced, *sentences[first + 2 :]])
     edit = _sentence_edit(sentences, first, gap, (a_span, b_span), swapped) | {"overlap_risk": risk}
     evidence = "a connective" if b_kind == "sequence" else f"the course of the story (overlap risk {risk:.2f})"
     return Negative(text, "order_swap", edit, f"sentences {first} and {first + 1} change places; ordered by {evidence}")
+
+
+def _said_twice(lead: str, clause: str) -> bool:
+    """Would "Now" stand in front of "she is now going"?"""
+    opening = clause.lower().split(",")[0].split()[:5]
+    return any(word in opening for word in _ORDER_WORD.findall(lead.lower()))
 
 
 def _at_once(texts: tuple[str, str], first: int) -> bool:
