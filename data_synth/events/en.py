@@ -267,9 +267,28 @@ def _boundary(toks: Tokens, i: int, clause_start: int) -> tuple[str, int] | None
         # "and" + participle coordinates events, ", smiling" hangs on the clause before
         if verb != j or (word == "," and cue == ","):
             return None
-    if word in {"and", ","} and cue in {"and", ","} and verb > j and not _starts_noun_phrase(toks, j):
-        return None
+    if word in {"and", ","} and cue in {"and", ","}:
+        if verb > j and not _starts_noun_phrase(toks, j):
+            return None
+        if not _coordinates(toks, clause_start, i, j, verb):
+            return None
     return cue, j
+
+
+def _coordinates(toks: Tokens, clause_start: int, i: int, j: int, verb: int) -> bool:
+    """Does a bare "and" before token i join clauses, and not nouns ("dip it in the flour and the crumbs fry") or
+    adjectives ("moves, keeping a steady and clear line")? A base form without a subject must follow another one."""
+    forms = words.verb_forms()
+    first = find_verb(toks, clause_start, i)
+    before, after = toks.lower[first], toks.lower[verb]
+    tag = forms.get(before, ("", ""))[1]
+    if verb == j:
+        plain = forms.get(after, ("", ""))[1] == "base"
+        return not plain or tag not in ("third", "ing")
+    if first == clause_start and tag == "base":
+        return False
+    owned = (any(w.endswith(("'s", "’s")) for w in toks.lower[a:b]) for a, b in ((clause_start, first), (j, verb)))
+    return not all(owned)
 
 
 def _starts_noun_phrase(toks: Tokens, j: int) -> bool:

@@ -40,6 +40,8 @@ _LEFT_OUT = re.compile(
     r"(?:吃|喝|扔|丢|咬|踢|关|打|擦|洗|切|撕|拿)(?:掉|开|完|下|走|光|上|干净)?了?(?:起来|下去)?$)"
 )
 """A predicate whose object was named in the clause before (点燃火柴，然后扔进炉子)."""
+_FROM_TO = re.compile(r"[从以由].*开始$|演变|转变[成为]|发展[成为到]|升级[成为]")
+"""Says its own place in the telling: 镜头从山脉开始, 演变成冲突."""
 _AGAIN = re.compile(r"再次|再度|又一次|继续|仍然|依然|还在|重新|另一|其余|其他|剩下|也")
 
 
@@ -122,6 +124,8 @@ def swap(first: str, second: str) -> tuple[str, str] | None:
     """
     who_a, order_a, a = _parts(first)
     who_b, order_b, b = _parts(second)
+    if _FROM_TO.search(first) or _FROM_TO.search(second):
+        return None
     if not a or not b or _AGAIN.search(second) or is_fragment(first) or is_fragment(second):
         return None
     if _LEFT_OUT.match(b) and not _POINTS_BACK.search(b) and "把" not in b:

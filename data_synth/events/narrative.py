@@ -55,6 +55,7 @@ SECOND_WORD = (
     (0.45, "walking|moving|towards"),
     (-0.20, "and"),
     (0.20, "them|him|his|her"),
+    (0.20, "around"),
     (-0.40, TALKS),
     (-0.45, "then|next|after|afterwards|later"),
     (-0.40, r"finally|before|ends?|finish\w*"),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from data_synth.events import Caption, Event, Negative, parse, zh
 from data_synth.events import en_words as words
 from data_synth.events.edit import capital_first, end_as, recase
-from data_synth.events.fragments import CAMERA_TAG, SETTING, shares_object
+from data_synth.events.fragments import CAMERA_TAG, HALF, SETTING, listed, opens_a_sequence, runs_on, shares_object
 from data_synth.events.nouns import noun_phrases, same_referent, subject_of
 
 
@@ -25,6 +25,8 @@ def corrupt(caption: str | Caption, *, seed: int = 0, event: int | None = None) 
     around = [caption.relation(k, k + 1) for k in (index - 1, index) if 0 <= k < count - 1]
     if any(r.kind in ("after", "simultaneous") or r.cue in ("before", "until", "when", "后", "前") for r in around):
         return None
+    if runs_on(caption) or _tied(caption, index) or (index == count - 1 and listed(caption, index)):
+        return None
     text, dropped = caption.text, caption.events[index]
     remaining = [e for k, e in enumerate(caption.events) if k != index]
     bodies = [_body(caption, e, k, index) for k, e in enumerate(remaining)]
@@ -41,6 +43,8 @@ def corrupt(caption: str | Caption, *, seed: int = 0, event: int | None = None) 
     rejected = "".join(parts) + ending
     rejected = rejected if caption.language == "zh" or text[:1].islower() else capital_first(rejected)
     rejected = end_as(rejected, text)
+    if caption.language == "zh" and opens_a_sequence(parse(rejected, "zh")):
+        return None
     edit = {"spans": [[dropped.start, dropped.end]], "rejected_spans": [], "event": index}
     return Negative(rejected, "drop_event", edit, f"'{dropped.text}' is missing")
 
@@ -49,15 +53,30 @@ _CONTINUES = re.compile(
     r"\b(?:again|continues?|continuing|still|also|another|others?|both|rest|more|so|same|as well as)\b", re.IGNORECASE
 )
 _PRONOUN = re.compile(r"\b(?:he|she|it|they|him|them|his|its|their|her)\b", re.IGNORECASE)
-_ZH_LEANS = re.compile(r"^(?:[后前旁上里下]面|旁边|其中|以及|和|并|或|而)|[向到进给成][\u3400-\u9fff]|^[露现]出|它|其")
+_SUBORDINATE = re.compile(r"\b(?:as|after|before|once|when|while|whilst|until|if|because|since)\b", re.IGNORECASE)
+_SOMEBODY = re.compile(r"[人孩女男师员生手者们狗猫豹狐]")
+_ZH_LEANS = re.compile(
+    r"^(?:[后前旁上里下]面|旁边|[背身]后|背景|周围|四周|其中|以及|和|并|或|而)|[向到进给成][\u3400-\u9fff]|^[露现]出|它|其"
+)
 """A clause that leans on the one before it: 后面有, 以及, 喷向人群 (what?)."""
+
+
+def _tied(caption: Caption, index: int) -> bool:
+    """Do the slots from here on hold "as" or "after", or 之后 and 时, which go with their own clause alone?"""
+    events, text = caption.events[index:], caption.text
+    if caption.language == "zh":
+        return any(HALF.match(text, one.end) for one in events)
+    start = caption.events[index - 1].end if index else 0
+    starts = [start, *(one.end for one in events)]
+    return any(_SUBORDINATE.search(text, low, one.start) for low, one in zip(starts, events, strict=False))
 
 
 def _needed(caption: Caption, index: int) -> bool:
     """Whether what comes after speaks of something that only this event introduces, or goes on from it."""
     event, after = caption.events[index], caption.events[index + 1 :]
     if caption.language == "zh":
-        return _needed_zh(event, after, index == 0)
+        before = caption.text[: event.start]
+        return _needed_zh(event, after, index == 0) or _unknown_zh(before, event.text, after)
     if not subject_of(event.text) and re.match(r"\w+ing\b", event.text):
         return True  # "dancing … and moving their arms": a manner, no event
     if shares_object(caption, index) or (index and shares_object(caption, index - 1)):
@@ -83,6 +102,12 @@ def _needed_zh(event: Event, after: Sequence[Event], first: bool) -> bool:
     leans = bool(after) and _ZH_LEANS.search(after[0].text) is not None
     nobody = first and any(re.search(zh.PRONOUN, one.text) for one in after)
     return leans or nobody or any(not one.subject for one in after[1:])
+
+
+def _unknown_zh(before: str, dropped: str, after: Sequence[Event]) -> bool:
+    """Does 他们 of the next event speak of somebody whom only the dropped one names?"""
+    pronoun = bool(after) and re.search(zh.PRONOUN, after[0].text) is not None
+    return pronoun and _SOMEBODY.search(before) is None and _SOMEBODY.search(dropped) is not None
 
 
 def _named_later(caption: Caption, index: int, carried: str) -> bool:

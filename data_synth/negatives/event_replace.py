@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from data_synth.events import Caption, Negative, parse
 from data_synth.events.edit import recase, splice
+from data_synth.events.fragments import runs_on
 from data_synth.events.nouns import noun_phrases, subject_of
 from data_synth.events.order import content_words, overlap
 
@@ -46,8 +47,8 @@ def corrupt(
     when the caption has none or the pool has nothing that differs from all events of the caption.
     """
     caption = parse(caption) if isinstance(caption, str) else caption
-    if not caption.events:
-        return None
+    if (len(caption.events) < 2 and event is None) or runs_on(caption):
+        return None  # another caption would not do as the wrong telling of this one
     draw = random.Random(f"{seed} {caption.text}")
     free = [k for k in range(len(caption.events)) if _replaceable(caption, k)] if event is None else [event]
     if not free:

@@ -4,8 +4,9 @@ import random
 import re
 from collections.abc import Sequence
 
-from data_synth.events import Caption, Negative, parse, zh
+from data_synth.events import Caption, Event, Negative, parse, zh
 from data_synth.events.edit import end_as, lower_first
+from data_synth.events.mentions_zh import is_fragment
 from data_synth.events.order import content_words, overlap
 from data_synth.negatives.event_replace import POOL
 
@@ -21,7 +22,7 @@ def corrupt(
     resembles one of the caption.
     """
     caption = parse(caption) if isinstance(caption, str) else caption
-    told = sorted({e.sentence for e in caption.events if not e.stative}) if after is None else [after]
+    told = sorted({e.sentence for e in caption.events if _happens(caption, e)}) if after is None else [after]
     if not told:
         return None  # nothing happens that something could come after
     draw = random.Random(f"{seed} {caption.text}")
@@ -32,7 +33,7 @@ def corrupt(
         return None
     new = draw.choice(source)
     chinese = caption.language == "zh"
-    open_places = [k for k in told if not _leans(caption, k)]
+    open_places = [k for k in told if not _leans(caption, k) and not _quoted(caption, k)]
     if not open_places:
         return None
     place = draw.choice(open_places)
@@ -50,6 +51,17 @@ def corrupt(
 
 
 _POINTS_BACK = re.compile(r"\b(?:he|she|it|they|his|her|their|its)\b|它|" + zh.PRONOUN, re.IGNORECASE)
+
+
+def _happens(caption: Caption, event: Event) -> bool:
+    """Not a state, and in Chinese no thing without a verb (一张照片)."""
+    return not event.stative and not (caption.language == "zh" and is_fragment(event.text))
+
+
+def _quoted(caption: Caption, place: int) -> bool:
+    """Does a Chinese sentence end within a quotation (“…跳过了懒狗。@2024！”)?"""
+    told = caption.text[: caption.sentences[place][1]]
+    return told.count("“") > told.count("”") or (caption.language == "zh" and told.endswith("”"))
 
 
 def _leans(caption: Caption, place: int) -> bool:

@@ -3,7 +3,7 @@
 import pytest
 
 from data_synth.events import parse
-from data_synth.negatives import drop_event, graded, insert_event, truncated
+from data_synth.negatives import drop_event, event_replace, graded, insert_event, truncated
 
 CAPTION = "A red circle moves left. Then a blue square spins. Finally a green star grows."
 CHINESE = "一个男人打开门，然后一只狗跑进来，最后他坐下。"
@@ -31,6 +31,10 @@ def test_dangling_is_a_kind_of_its_own(caption):
         (truncated, "固定镜头，一个男人跑过去。"),
         (truncated, "The referee starts and stops the game."),
         (insert_event, "A portrait of a cat."),
+        (insert_event, "路牌后的一面张贴了各种海报的红色建筑物"),
+        (insert_event, "一个老式的卡片相机的近景特写"),
+        (insert_event, "字幕写着“狐狸跳过了懒狗。@2024！”"),
+        (truncated, "他先洗手，再吃饭。"),
     ],
 )
 def test_a_setting_is_no_event(operator, caption):
@@ -46,10 +50,36 @@ def test_a_setting_is_no_event(operator, caption):
         "The referee starts and stops the game.",
         "一个孩子在河边玩耍，他的狗跟着他。",
         "男人不是在睡觉，而是在看电视。",
+        "一个男人站在山坡上，背后是一个村落",
+        "A man runs. A dog barks after a cat jumps.",
+        "A ball flies off. As the man sprints, the players wait.",
     ],
 )
 def test_what_the_rest_leans_on_is_not_left_out(caption):
     assert drop_event.corrupt(caption, event=0) is None
+
+
+def test_who_is_only_named_by_what_goes_is_not_spoken_of():
+    assert drop_event.corrupt("摄影机固定在场景中，展示人物的表情，捕捉他们的变化。", event=1) is None
+
+
+def test_what_opens_a_sequence_does_not_end_the_caption():
+    assert drop_event.corrupt("狗跑来。他先洗手，再吃饭。", event=2) is None
+
+
+def test_a_list_does_not_end_on_a_comma():
+    caption = "The camera pans to the right, pauses briefly, and then tilts downward to a cat."
+    assert truncated.corrupt(caption, keep=2) is None
+    assert drop_event.corrupt(caption, event=2) is None
+
+
+def test_steps_that_run_on_without_a_mark_are_not_cut():
+    caption = (
+        "drain and remove the seaweed from the water and cut into smaller pieces stir the noodles and drain cut the "
+        "root off the onion and slice into pieces add the seaweed onion and noodles to the water boil the noodles"
+    )
+    for operator in (truncated, drop_event, event_replace):
+        assert all(operator.corrupt(caption, seed=s) is None for s in range(8))
 
 
 def test_the_end_of_the_caption_does_not_tell_which_is_the_true_one():

@@ -36,6 +36,11 @@ def test_an_event_that_its_neighbours_lean_on_stays(caption):
         assert negative is None or negative.edit["event"] > 0
 
 
+@pytest.mark.parametrize("caption", ["A man walks.", "一个男人打开门。"])
+def test_the_only_event_is_not_replaced(caption):
+    assert all(event_replace.corrupt(caption, seed=s) is None for s in range(4))
+
+
 def test_built_in_pool_in_both_languages():
     assert event_replace.corrupt(CAPTION).text != CAPTION
     assert event_replace.corrupt("一个男人打开门，然后一只狗跑进来。").kind == "event_replace"
