@@ -22,6 +22,11 @@ _BACKGROUND = re.compile(
     re.IGNORECASE,
 )
 """What is there or goes on all the time: it has no place in an order."""
+_ALL_ALONG = re.compile(
+    r"\b(?:(?:whole|entire) time|constantly|continuously|repeatedly|occasionally|all in all|supposed to|appears? to be)\b",
+    re.IGNORECASE,
+)
+"""Words for a stretch of time, or for what it all comes to."""
 _MOVES_ON = re.compile(r"(?:, | and |\bwho |\bthat )(?:he |she |it |they )?(?:then |also )?(\w+)", re.IGNORECASE)
 _LEADS_ON = re.compile(r"\bthen\b|\bbefore \w+ing\b|\bfollowed by\b|\bleads? (?:in)?to\b", re.IGNORECASE)
 
@@ -31,6 +36,8 @@ def is_background(clause: str) -> bool:
 
     Not where something happens after it: "a child is seen standing ready and then runs down the track".
     """
+    if _ALL_ALONG.search(clause):
+        return True
     if _BACKGROUND.match(clause) is None:
         return False
     forms = words.verb_forms()
