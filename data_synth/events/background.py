@@ -23,7 +23,8 @@ _BACKGROUND = re.compile(
 )
 """What is there or goes on all the time: it has no place in an order."""
 _ALL_ALONG = re.compile(
-    r"\b(?:(?:whole|entire) time|constantly|continuously|repeatedly|occasionally|all in all|supposed to|appears? to be)\b",
+    r"\b(?:(?:whole|entire) time|constantly|continuously|repeatedly|occasionally|all in all|supposed to|"
+    r"appears? to be)\b",
     re.IGNORECASE,
 )
 """Words for a stretch of time, or for what it all comes to."""
