@@ -28,11 +28,16 @@ _COMPOUND = {
     "en": r"(?:\s+made\b)",
     "zh": r"(?:笼|粮|屋|窝|巢|肉|尾|拉松|路|戏|术|上衣|装|厕|士|生|友|朋友|性|儿)",
 }
-_COMPOUND_HEAD = {"en": r"(?<![\w-])(?<!herd of )(?<!flock of )(?<!pack of )", "zh": r"(?<![热海斑熊野赛飞天鸵菜])"}
+_COMPOUND_HEAD = {
+    "en": r"(?<![\w-])(?<!herd of )(?<!flock of )(?<!pack of )(?<!pommel )",
+    "zh": r"(?<![热海斑熊野赛飞天鸵菜])",
+}
 """A man-made lake, 热狗, 熊猫: names in which the word is no actor."""
 _FOOD = re.compile(r"\b(?:hot|corn|chili)[ -]?dogs?\b", re.IGNORECASE)
 """Where these are told of, "the dogs" are food too."""
-_STAR = re.compile(r"\b(?:film|movie|rock|pop|sports?|five|guest|gold|of) (?:the )?stars?$", re.IGNORECASE)
+_STAR = re.compile(
+    r"\b(?:film|movie|rock|pop|sports?|five|guest|gold|of) (?:the )?stars?$|\bin an? (?:\w+ )?circle$", re.IGNORECASE
+)
 _NEXT_WORD = re.compile(r" ([A-Za-z]+)")
 _AFTER_NOUN = set("and or but who that which while as when then before after because so can may must".split())
 _LEFT_OVER = re.compile(r"\b(?:another|other|others|both|each other|one another)\b|另一|其他|其余|都", re.IGNORECASE)
@@ -122,14 +127,14 @@ def _places(caption: Caption) -> list[tuple[int, int, str, int]]:
 
 
 def _in_compound(text: str, start: int, end: int) -> bool:
-    """Is an animal or a shape only half of a name: "star anise", "a dog collar", "a film star"?"""
+    """Is an animal or a shape only half of a name: "star anise", "a dog collar", "a film star", "seated in a circle"?"""
     following = _NEXT_WORD.match(text, end)
     if following is not None and not following[1].endswith(("ing", "ed", "ly")):
         word = following[1].lower()
         known = words.PREPOSITIONS | words.DETERMINERS | words.AUXILIARIES | words.verb_forms().keys() | _AFTER_NOUN
         if word not in known and not words.is_adverb(word):
             return True
-    return _STAR.search(text, max(0, start - 12), end) is not None
+    return _STAR.search(text, max(0, start - 16), end) is not None
 
 
 def _fits(new: str, old: str, caption: Caption) -> bool:

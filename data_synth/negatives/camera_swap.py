@@ -61,6 +61,7 @@ GUARD = re.compile(
 )
 """A zoom that names its end, a movement with a purpose that fits no other, 静止不动, two speeds at once, and the
 close-up of a face, which cannot be a wide shot."""
+_MOVE = re.compile(r"\b(pan|tilt|zoom)\w* (?:to the )?(left|right|up|down|in|out)\b", re.IGNORECASE)
 _STILL = re.compile(
     r"\b(?:no|without(?: any)?|not|nor) (?:[\w-]+ )*(?:movements?|motions?|shak\w+|mov\w+)\b|"
     r"stationary|steady|\bstill\b|tripod",
@@ -78,4 +79,11 @@ def corrupt(caption: str | Caption, *, seed: int = 0) -> Negative | None:
     if _STILL.search(caption.text):
         groups = [g for g in groups if not re.search("fixed|static", " ".join(g))]
     why = "the camera does '{old}', not '{new}'"
-    return substitute(caption, groups, "camera_swap", seed, why, guard=GUARD)
+    negative = substitute(caption, groups, "camera_swap", seed, why, guard=GUARD)
+    return None if negative is None or _said_twice(negative.text) else negative
+
+
+def _said_twice(text: str) -> bool:
+    """Does the camera do one thing in two forms: "tilts down while tilting down"?"""
+    moves = [(stem.lower(), where.lower()) for stem, where in _MOVE.findall(text)]
+    return len(set(moves)) < len(moves)

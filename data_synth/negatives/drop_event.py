@@ -121,12 +121,16 @@ def _named_later(caption: Caption, index: int, carried: str) -> bool:
 
 
 def _loses_subject(caption: Caption, remaining: list[Event]) -> bool:
-    """Would an English event without a subject of its own move to a place where a sentence or a clause needs one?"""
+    """Would an English event without a subject of its own move to a place where a sentence or a clause needs one, or a
+    whole sentence to the end of a list (", and …")?"""
     if caption.language == "zh":
         return False
     return any(
         slot is not event and not subject_of(event.text) and (subject_of(slot.text) or event.sentence != slot.sentence)
         for slot, event in zip(caption.events[1:], remaining[1:], strict=False)
+    ) or any(
+        slot.sentence != event.sentence and caption.text[previous.end : slot.start].startswith(",")
+        for previous, slot, event in zip(caption.events, caption.events[1:], remaining[1:], strict=False)
     )
 
 

@@ -73,6 +73,11 @@ def test_a_list_does_not_end_on_a_comma():
     assert drop_event.corrupt(caption, event=2) is None
 
 
+def test_a_sentence_does_not_end_the_list_of_another():
+    caption = "People hurry past, cars glide by, and a bell rings. The sun shines."
+    assert drop_event.corrupt(caption, event=len(parse(caption).events) - 2) is None
+
+
 def test_steps_that_run_on_without_a_mark_are_not_cut():
     caption = (
         "drain and remove the seaweed from the water and cut into smaller pieces stir the noodles and drain cut the "

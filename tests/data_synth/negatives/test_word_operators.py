@@ -87,6 +87,8 @@ def test_the_phrase_gives_way_to_another_of_its_kind(operator, caption, expected
         (actor_swap, "People walk past a dog collar."),
         (actor_swap, "Coat the dogs in it and serve the corn dogs."),
         (actor_swap, "The drone tracks a herd of horses."),
+        (actor_swap, "An athlete climbs on the pommel horse."),
+        (actor_swap, "They are seated in a wide circle."),
     ],
 )
 def test_nothing_to_say_nothing_said(operator, caption):
@@ -126,6 +128,11 @@ def test_a_shape_that_does_something_is_an_actor():
 
 def test_left_behind_a_noun_that_moves_is_a_direction():
     assert direction_flip.corrupt("He pushes the box left.").text == "He pushes the box right."
+
+
+def test_the_camera_does_not_do_one_thing_twice():
+    texts = [camera_swap.corrupt("The camera pans left while tilting down.", seed=s) for s in range(40)]
+    assert any(texts) and not any("tilts down while tilting down" in n.text for n in texts if n)
 
 
 def test_the_longer_camera_term_goes_as_a_whole():
