@@ -127,7 +127,7 @@ def _places(caption: Caption) -> list[tuple[int, int, str, int]]:
 
 
 def _in_compound(text: str, start: int, end: int) -> bool:
-    """Is an animal or a shape only half of a name: "star anise", "a dog collar", "a film star", "seated in a circle"?"""
+    """Is an animal or a shape only half of a name ("star anise", "a dog collar", "a film star"), or a formation?"""
     following = _NEXT_WORD.match(text, end)
     if following is not None and not following[1].endswith(("ing", "ed", "ly")):
         word = following[1].lower()
