@@ -39,7 +39,7 @@ _SUMMARY = re.compile(r"\bhow to\b|\b(?:tutorial|lesson|demonstration)\b", re.IG
 _GOES_ON = re.compile(r"(?:[^\s,]+ ){1,6}?(?:is|are|was|were) (?:\w+ly )?(?!being|seen|shown)\w+ing\b", re.IGNORECASE)
 """He is pulling the handles: two of these in a row go on at the same time."""
 _ORDER_WORD = re.compile(r"now|then|next|finally|first|later|eventually|afterwards")
-RISK = -0.5
+RISK = -0.52
 """Highest `overlap_risk` at which two neighbouring sentences without a connective still count as a sequence."""
 
 
