@@ -1,0 +1,148 @@
+"""Does a picture of the world show what its prompt asks for? Pixel rules, no network; and a proxy that can be hacked.
+
+    score = load(parts=["colour", "shape"])
+    score(prompts=["Two red balls on a grey background, close-up."], completions=[picture])    # -> [0.5]
+
+The score is the mean of its parts, each in [0, 1]. A prompt that names none of the parts asked for scores None, as does
+a picture that cannot be read. The palette and sizes are those that data_synth.world draws with.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+COLOURS = {
+    "red": (222, 50, 45), "green": (60, 175, 75), "blue": (45, 95, 225), "yellow": (250, 215, 50),
+    "purple": (150, 60, 190), "white": (245, 245, 245),
+}  # fmt: skip
+BACKGROUNDS = {"grey": (96, 98, 104), "brown": (104, 74, 48), "teal": (24, 98, 100), "pink": (206, 140, 150)}
+COUNTS = {"a": 1, "two": 2, "three": 3}
+RADIUS = {"close-up": 0.42, "medium shot": 0.36, "wide shot": 0.30}
+PARTS = ("colour", "shape", "count", "background", "shot")
+_SMALLER = {1: 1.6, 2: 0.95, 3: 0.9}
+# area of a thing over the square of its radius, in half widths: 0.9 radius discs, 0.44 wide rings, 2.5 x 0.76 bars
+_AREA = {"ball": np.pi * 0.81, "ring": 2 * np.pi * 0.8 * 0.44, "bar": 1.9, "pole": 1.9}
+_ASKED = re.compile(
+    rf"\b(?P<count>{'|'.join(COUNTS)}) (?P<colour>{'|'.join(COLOURS)}) (?P<shape>{'|'.join(_AREA)})s?\b"
+    rf"(?:.*\bon an? (?P<background>{'|'.join(BACKGROUNDS)}) background\b)?(?:.*\b(?P<shot>{'|'.join(RADIUS)})\b)?",
+    re.IGNORECASE,
+)
+_SOFT = 60.0  # distance in RGB at which a colour counts exp(-1/2)
+_SEEN = 40.0  # least distance in RGB from the background at which a pixel belongs to a thing
+_LEAST = 0.008  # share of the picture below which a piece is a speck
+
+
+def load(
+    device: str = "cpu", *, parts: list[str] | None = None, measure: Literal["prompt", "saturation"] = "prompt"
+) -> Callable[..., list[float | None]]:
+    """The reward function. `parts` are some of PARTS, null: all. `measure: saturation` reads no prompt: mean chroma,
+    which a generator can raise without end, for tests of guards. Raises ValueError for an unknown part."""
+    wanted = list(PARTS if parts is None else parts)
+    if not wanted or set(wanted) - set(PARTS):
+        raise ValueError(f"world_picture: parts are {wanted}, expected some of {', '.join(PARTS)}.")
+
+    def score(*, prompts: Sequence[Any], completions: Sequence[Any], **_: Any) -> list[float | None]:
+        pictures = [_pixels(one) for one in completions]
+        if measure == "saturation":
+            return [None if picture is None else saturation(picture) for picture in pictures]
+        return [_score(text, picture, wanted) for text, picture in zip(prompts, pictures, strict=True)]
+
+    return score
+
+
+def asked(prompt: str) -> dict[str, Any]:
+    """The parts a prompt names: {"count": 2, "colour": "red", ...}; empty where it names no thing of the world."""
+    match = _ASKED.search(prompt)
+    if match is None:
+        return {}
+    told = {name: text.lower() for name, text in match.groupdict().items() if text is not None}
+    return told | {"count": COUNTS[told["count"]]}
+
+
+def parts_of(picture: np.ndarray, wanted: dict[str, Any]) -> dict[str, float]:
+    """Score in [0, 1] of every part of `wanted` (from `asked`) for uint8 RGB [H, W, 3].
+
+    What differs from the colour of the border is a thing; its pieces are counted, each judged by its own outline.
+    """
+    pixels = picture.astype(np.float32)
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    ground = np.median(border, axis=0)
+    distance = np.linalg.norm(pixels - ground, axis=-1)
+    things = distance > max(_SEEN, np.quantile(distance, 0.98) / 2)  # a soft edge belongs to the thing by its half
+    labels, number = ndimage.label(things, structure=np.ones((3, 3)))
+    pieces = [labels == index for index in range(1, number + 1)]
+    pieces = [piece for piece in pieces if piece.mean() >= _LEAST]
+    found = {}
+    if "background" in wanted:
+        found["background"] = _near(ground, BACKGROUNDS[wanted["background"]])
+    if "colour" in wanted:
+        inner = [np.median(pixels[_deep(piece)], axis=0) for piece in pieces]
+        found["colour"] = float(np.mean([_near(one, COLOURS[wanted["colour"]]) for one in inner] or [0.0]))
+    if "shape" in wanted:
+        found["shape"] = float(np.mean([_shape(piece, wanted["shape"]) for piece in pieces] or [0.0]))
+    if "count" in wanted:
+        found["count"] = max(0.0, 1.0 - abs(len(pieces) - wanted["count"]) / 2)
+    if "shot" in wanted:
+        found["shot"] = _shot(pieces, wanted)
+    return found
+
+
+def saturation(picture: np.ndarray) -> float:
+    """Mean of (largest - smallest channel) / 255."""
+    return float((picture.max(-1).astype(np.float32) - picture.min(-1)).mean() / 255)
+
+
+def _score(prompt: Any, picture: np.ndarray | None, parts: Sequence[str]) -> float | None:
+    named = asked(prompt) if isinstance(prompt, str) else {}
+    if picture is None or not set(parts) & set(named):
+        return None
+    found = parts_of(picture, named)
+    return float(np.mean([found[part] for part in parts if part in found]))
+
+
+def _pixels(completion: Any) -> np.ndarray | None:
+    """uint8 RGB [H, W, 3] of a PIL image or an array; None for anything else, or a picture too small to judge."""
+    array = np.asarray(completion.convert("RGB") if isinstance(completion, Image.Image) else completion)
+    usable = array.dtype == np.uint8 and array.ndim == 3 and array.shape[-1] == 3 and min(array.shape[:2]) >= 16
+    return array if usable else None
+
+
+def _near(colour: np.ndarray, target: tuple[int, int, int]) -> float:
+    return float(np.exp(-0.5 * (np.linalg.norm(colour - np.float32(target)) / _SOFT) ** 2))
+
+
+def _deep(piece: np.ndarray) -> np.ndarray:
+    """The piece without its soft edge, or all of it where that leaves nothing."""
+    inner = ndimage.binary_erosion(piece)
+    return inner if inner.any() else piece
+
+
+def _shape(piece: np.ndarray, shape: str) -> float:
+    """Overlap (intersection over union) of a piece with the ideal outline in the piece's own box, 0 where the box's
+    sides are in another proportion: wide for a bar, high for a pole, square for the others."""
+    rows, columns = np.flatnonzero(piece.any(1)), np.flatnonzero(piece.any(0))
+    high, wide = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
+    ratio = np.log(wide / high)
+    if shape in ("bar", "pole"):
+        right = 1 / (1 + np.exp(-6 * ((ratio if shape == "bar" else -ratio) - 0.5)))
+    else:
+        right = np.exp(-0.5 * (ratio / 0.35) ** 2)
+    y, x = (np.mgrid[0:high, 0:wide] + 0.5) / np.array([high, wide])[:, None, None] * 2 - 1
+    reach = np.hypot(x, y)
+    ideal = {"ball": reach <= 1, "ring": (reach <= 1) & (reach >= 0.58 / 1.02)}.get(shape, np.ones((high, wide), bool))
+    cut = piece[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return float(right * (cut & ideal).sum() / (cut | ideal).sum())
+
+
+def _shot(pieces: Sequence[np.ndarray], wanted: dict[str, Any]) -> float:
+    """How near the size of the things is to the asked one: exp(-1/2) at a step of the scale of about a sixth."""
+    if not pieces:
+        return 0.0
+    shape, share = wanted["shape"], float(np.mean([piece.mean() for piece in pieces]))
+    radius = RADIUS[wanted["shot"]] * _SMALLER[wanted["count"]]
+    error = np.log(np.sqrt(4 * share / _AREA[shape]) / radius)
+    return float(np.exp(-0.5 * (error / 0.17) ** 2))
