@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rlkit.recipe import Recipe
+from rlkit.recipe.contradictions import GENERATOR_ALGORITHMS
 from rlkit.recipe.file import Step
 
 GIB = 2**30
@@ -59,6 +60,8 @@ def _on_meta(recipe: Recipe) -> tuple[Any, str]:
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
 
+    if recipe.algorithm in GENERATOR_ALGORITHMS:
+        return None, "a generator is not estimated"
     if recipe.reward is not None:
         return None, "an encoder with heads is not estimated"
     if recipe.model.id is None and recipe.model.init is None:

@@ -6,10 +6,12 @@ from rlkit.recipe.schema import (
     Data,
     EncoderReward,
     Evaluate,
+    Generation,
     Guards,
     Lora,
     Loss,
     Model,
+    Nft,
     Noise,
     PlugIn,
     Recipe,
@@ -20,5 +22,6 @@ from rlkit.recipe.schema import (
 
 __all__ = [
     "ALGORITHM", "FAMILY", "NEGATIVE", "REWARD", "Between", "Changes", "Compare", "Data", "EncoderReward", "Evaluate",
-    "Guards", "Kind", "Lora", "Loss", "Model", "Noise", "OnDisk", "PlugIn", "Recipe", "Sampling", "System", "Train",
+    "Generation", "Guards", "Kind", "Lora", "Loss", "Model", "Nft", "Noise", "OnDisk", "PlugIn", "Recipe", "Sampling",
+    "System", "Train",
 ]  # fmt: skip

@@ -41,6 +41,7 @@ def contradictions(recipe: Recipe) -> Iterator[tuple[str, str]]:
     if data.source not in ("world", "gallery") and recipe.evaluate.split != "test":
         yield "evaluate.split", "dev is a split of the world's clips; of your own, every fifth or fewer are held out"
     yield from _of_encoders(recipe)
+    yield from _of_generators(recipe)
     if recipe.algorithm == "pairs":
         yield from _of_pair_making(recipe)
     if recipe.feedback.method != "snips" and recipe.feedback.metric in ("conversion_per_click", "continuation"):
@@ -99,3 +100,45 @@ def _of_encoders(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "reward.levels", "ordinal ratings need the number of grades, at least 2"
     if not recipe.reward.crops and not recipe.reward.whole:
         yield "reward.whole", "neither crops nor the whole: the model would see nothing"
+
+
+GENERATORS = ("stable_diffusion_3",)
+GENERATOR_ALGORITHMS = ("diffusion_sft", "nft")
+
+
+def _of_generators(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """What belongs to generators alone, and what they cannot do."""
+    model, train, generation = recipe.model, recipe.train, recipe.generation
+    if recipe.algorithm not in GENERATOR_ALGORITHMS:
+        if model.init in GENERATORS:
+            yield "model.init", f"{model.init} makes pictures; it needs `algorithm: diffusion_sft`"
+        return
+    if recipe.data.source != "world":
+        yield "data.source", f"{recipe.algorithm} draws its pictures or prompts from the world; use world"
+    if train.max_steps < 0:
+        yield "train.max_steps", f"{recipe.algorithm} has no epochs; give the number of optimiser steps"
+    if model.init is not None and model.init not in GENERATORS:
+        yield "model.init", f"{model.init} makes no pictures; use {' or '.join(GENERATORS)}, or model.id"
+    if model.init is not None and model.lora is not None:
+        yield "model.lora", "an adapter on fresh weights would be stored without them; remove it, or give model.id"
+    if model.init is not None and (generation.width % 32 or generation.resolution % generation.patch_size):
+        yield "generation.width", "width must divide by 32, resolution by patch_size"
+    if recipe.algorithm == "nft":
+        if model.init is not None:
+            yield "model.init", "nft starts from a trained generator; give model.id, for example runs/base_flow/final"
+        if not recipe.rewards:
+            yield "rewards", "none is named, so nothing would be learnt; write for example `rewards: [world_picture]`"
+        elif not any(reward.weight for reward in recipe.rewards):
+            yield "rewards", "all weights are 0, so nothing would be learnt; give one of them a weight above 0"
+        pictures, group = (
+            train.per_device_train_batch_size * train.gradient_accumulation_steps,
+            generation.num_generations,
+        )
+        if pictures % group:
+            fitting = [n for n in (pictures // group * group, -(-pictures // group) * group) if n]
+            yield (
+                "generation.num_generations",
+                f"a rollout has {pictures} pictures per device (train.per_device_train_batch_size * "
+                f"train.gradient_accumulation_steps), which are no whole groups of {group}; the nearest that are: "
+                f"{' or '.join(map(str, fitting))}",
+            )

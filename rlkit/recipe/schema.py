@@ -11,8 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from rlkit.recipe.marks import ALGORITHM, NEGATIVE, Between, Changes, OnDisk
+from rlkit.recipe.marks import ALGORITHM, NEGATIVE, REWARD, Between, Changes, OnDisk
 from rlkit.recipe.sections_data import Feedback, PairMaking
+from rlkit.recipe.sections_generator import Generation, Nft
 from rlkit.recipe.sections_reward import EncoderReward
 from rlkit.recipe.units import Amount, Count, CountOrZero, Share
 
@@ -59,9 +60,12 @@ class Model:
     or `init`."""
     revision: str | None = None
     """Branch, tag or commit of a hub id; a commit makes the run reproducible. Quote it if it looks like a number."""
-    init: Literal["qwen2_5_vl", "qwen3_vl", "llava_onevision", "convnextv2", "dinov2"] | None = None
+    init: Literal["qwen2_5_vl", "qwen3_vl", "llava_onevision", "convnextv2", "dinov2", "stable_diffusion_3"] | None = (
+        None
+    )
     """Family to build in a tiny configuration with fresh weights, its tokenizer trained on the captions, when `id` is
-    null. convnextv2 and dinov2 are encoders, for `algorithm: reward` with a `reward:` section."""
+    null. convnextv2 and dinov2 are encoders, for `algorithm: reward` with a `reward:` section; stable_diffusion_3 is a
+    generator, for `algorithm: diffusion_sft`."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of the weights in memory. bfloat16 halves memory and needs a GPU that has it; bit-exact resume is promised for
     float32 on CPU."""
@@ -263,6 +267,9 @@ class Evaluate:
     """Clips per forward pass; changes speed and memory, not the result."""
     unseen_negatives: list[Annotated[PlugIn, NEGATIVE]] = field(default_factory=list)
     """For `algorithm: reward`: kinds of wrong answers that are measured but not trained on."""
+    held_out_rewards: list[Annotated[PlugIn, REWARD]] = field(default_factory=list)
+    """For generators: rewards that are measured and not trained on, weighed like `rewards`; what is gained by hacking
+    the trained ones is not gained here."""
     compare_with: dict[str, str] = field(default_factory=dict)
     """Finished runs shown beside this one, name -> run folder; they must have measured the same held-out clips."""
 
@@ -348,6 +355,13 @@ class Recipe:
     """What is measured on held-out clips."""
     reward: EncoderReward | None = None
     """For `algorithm: reward`: null trains a captioner to judge captions, a section a vision encoder with heads."""
+    rewards: list[Annotated[PlugIn, REWARD]] = field(default_factory=list)
+    """For generators: files in reward_models, your own paths, or `{http: {url: ...}}`, with weights. Each is normalised
+    within its group before they are weighed and added."""
+    generation: Generation = field(default_factory=Generation)
+    """For generators: the prompts, the size of pictures and how they are sampled."""
+    nft: Nft = field(default_factory=Nft)
+    """For `algorithm: nft`."""
     guards: Guards = field(default_factory=Guards)
     """Checks inside the loop."""
 
