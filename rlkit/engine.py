@@ -1,0 +1,267 @@
+"""The loop that diffusion algorithms share: accumulate, clip, step, log, save; resumed, it ends with the same bytes.
+
+An algorithm gives `losses(step)`, which yields the micro-batches' losses of one optimiser step, and draws all that is
+random in it from generators seeded by (seed, step), so that a step does not depend on how the run came to it. A
+checkpoint holds the policy, its companions, the optimiser, the schedule, the algorithm's own state, what was measured
+since the last log, and every process's RNG; all as safetensors and JSON.
+"""
+
+import hashlib
+import json
+import math
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import get_scheduler
+
+from rlkit.errors import ModelError
+from rlkit.models.generator import POLICY, REFERENCE, Generator
+from rlkit.recipe import Recipe
+from rlkit.running import interrupt, ranks
+from rlkit.running.folder import RunFolder, write_text
+from rlkit.running.progress import Progress
+from rlkit.running.tracking import Tracker
+from rlkit.running.training import optimizer as muon
+
+Metrics = Mapping[str, float]
+Losses = Callable[[int], Iterator[tuple[Tensor, Metrics]]]
+"""step -> (scalar loss, metrics) of each micro-batch of this process; the step's loss is their mean."""
+
+
+class Stateful(Protocol):
+    """What an algorithm must remember beside weights, as JSON takes it."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+
+
+def seed_of(*parts: object) -> int:
+    """A 63-bit seed that follows from its parts alone, the same on every machine."""
+    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8]) >> 1
+
+
+def train(
+    generator: Generator,
+    recipe: Recipe,
+    folder: RunFolder,
+    tracker: Tracker,
+    progress: Progress,
+    losses: Losses,
+    *,
+    stage: str,
+    after_step: Callable[[int], None] | None = None,
+    memory: Stateful | None = None,
+) -> float:
+    """Take train.max_steps optimiser steps, from the folder's last whole checkpoint; returns the seconds it took.
+
+    `after_step(step)` is called with the steps taken so far, for companions. A step whose gradient is not finite is
+    left out and counted (`skipped_steps`). Raises ModelError under DeepSpeed or FSDP.
+    """
+    if ranks.sharded():
+        raise ModelError("generators are trained whole on every device; use accelerate_configs/ddp.yaml.")
+    settings = recipe.train
+    loop = Loop(generator, recipe, memory)
+    checkpoint = folder.last_checkpoint()
+    if checkpoint is not None:
+        loop.load(checkpoint)
+    folder.resume_at(loop.step if checkpoint is not None else None)
+    per_step = settings.per_device_train_batch_size * settings.gradient_accumulation_steps * ranks.count()
+    progress.stage(stage, total=settings.max_steps, samples_per_step=per_step)
+    began = time.monotonic()
+    with interrupt.held():
+        while loop.step < settings.max_steps:
+            loop.take(losses(loop.step))
+            if after_step is not None:
+                after_step(loop.step)
+            progress.step(loop.step)
+            if loop.step % settings.logging_steps == 0 or loop.step == settings.max_steps:
+                means = loop.means()
+                tracker.log(means, loop.step)
+                progress.metrics(means, loop.step)
+            asked = interrupt.requested()
+            due = settings.save_steps and (loop.step % settings.save_steps == 0 or loop.step == settings.max_steps)
+            if asked or due:
+                loop.save(folder)
+            if asked:
+                break
+    return time.monotonic() - began
+
+
+class Loop:
+    """Optimiser, schedule and what is measured, around the weights of one generator."""
+
+    def __init__(self, generator: Generator, recipe: Recipe, memory: Stateful | None) -> None:
+        settings = recipe.train
+        self.generator, self.settings, self.memory = generator, settings, memory
+        self.accelerator = Accelerator(cpu=ranks.on_cpu(), mixed_precision="bf16" if settings.bf16 else "no")
+        self.parameters = generator.parameters()
+        self.optimizer = muon(generator.denoiser, recipe) or _adamw(generator, settings)
+        warmup = settings.warmup_steps
+        self.scheduler = get_scheduler(
+            settings.lr_scheduler_type,
+            self.optimizer,
+            num_warmup_steps=round(warmup * settings.max_steps if 0 < warmup < 1 else warmup),
+            num_training_steps=settings.max_steps,
+        )
+        self.step = 0
+        self.measured: dict[str, list[float]] = {}
+
+    def take(self, losses: Iterator[tuple[Tensor, Metrics]]) -> None:
+        """One optimiser step."""
+        parts = self.settings.gradient_accumulation_steps
+        with self.accelerator.autocast():
+            for loss, metrics in losses:
+                self.accelerator.backward(loss / parts)
+                self.note({"loss": loss.item(), **metrics})
+        if ranks.count() > 1:
+            for parameter in self.parameters:
+                gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                parameter.grad = self.accelerator.reduce(gradient, "mean")
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm or math.inf)
+        finite = bool(norm.isfinite())
+        if finite:
+            self.optimizer.step()
+        self.note({"grad_norm": norm.item(), "learning_rate": self.optimizer.param_groups[0]["lr"]})
+        self.note({"skipped_steps": float(not finite)})
+        self.scheduler.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None
+        self.step += 1
+
+    def note(self, metrics: Metrics) -> None:
+        """Remember numbers until the next log; what is not finite is not averaged."""
+        for name, value in metrics.items():
+            if math.isfinite(value):
+                self.measured.setdefault(name, []).append(value)
+
+    def means(self) -> dict[str, float]:
+        """Means since the last log, over all processes; counts (`.../missing` and the like) are means per step."""
+        merged: dict[str, list[float]] = {}
+        for one in ranks.gathered(self.measured):
+            for name, values in one.items():
+                merged.setdefault(name, []).extend(values)
+        self.measured = {}
+        return {name: sum(values) / len(values) for name, values in merged.items()}
+
+    def save(self, folder: RunFolder) -> None:
+        """Write checkpoints/checkpoint-<step> and drop those above save_total_limit."""
+        path = folder.checkpoints / f"checkpoint-{self.step}"
+        path.mkdir(parents=True, exist_ok=True)
+        tensors, plain = _rng()
+        state: dict[str, Any] = {"rng": plain, "measured": self.measured}
+        if folder.main:
+            for name in _names(self.generator):
+                save_file(
+                    {k: v.contiguous() for k, v in self.generator.weights(name).items()}, path / f"{name}.safetensors"
+                )
+            found: dict[str, Tensor] = {}
+            told = {"step": self.step, "optimizer": pack(self.optimizer.state_dict(), found, "state")}
+            told["scheduler"] = pack(self.scheduler.state_dict(), found, "scheduler")
+            told["memory"] = self.memory.state_dict() if self.memory is not None else None
+            save_file(found, path / "optimizer.safetensors")
+            write_text(path / "state.json", json.dumps(told))
+        save_file(tensors, path / f"rng-{ranks.number()}.safetensors")
+        write_text(path / f"rng-{ranks.number()}.json", json.dumps(state))
+        ranks.wait()
+        folder.checkpoint_complete(self.step)
+        if folder.main:
+            whole = sorted(folder.checkpoints.glob("checkpoint-*"), key=lambda one: int(one.name.rpartition("-")[2]))
+            for old in whole[: -self.settings.save_total_limit]:
+                shutil.rmtree(old)
+
+    def load(self, path: Path) -> None:
+        """Go on where `save` left off."""
+        for name in _names(self.generator):
+            self.generator.load_weights(load_file(path / f"{name}.safetensors"), name)
+        told = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        found = load_file(path / "optimizer.safetensors")
+        self.step = told["step"]
+        self.optimizer.load_state_dict(unpack(told["optimizer"], found))
+        self.scheduler.load_state_dict(unpack(told["scheduler"], found))
+        if self.memory is not None:
+            self.memory.load_state_dict(told["memory"])
+        own = path / f"rng-{ranks.number()}.json"
+        if not own.is_file():
+            raise ModelError(f"{path} was written by fewer processes; go on with as many as before.")
+        state = json.loads(own.read_text(encoding="utf-8"))
+        self.measured = state["measured"]
+        _set_rng(load_file(own.with_suffix(".safetensors")), state["rng"])
+
+
+def _names(generator: Generator) -> list[str]:
+    """The weights of a generator that move."""
+    return [POLICY, *(name for name in generator.keep if name != REFERENCE)]
+
+
+def _adamw(generator: Generator, settings: Any) -> torch.optim.AdamW:
+    """Weight decay on matrices alone."""
+    parameters = generator.parameters()
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, settings.adam_beta2))
+
+
+# ---- state as safetensors and JSON ----------------------------------------------------------------------------------
+
+
+def pack(value: Any, tensors: dict[str, Tensor], path: str) -> Any:
+    """A nested state as JSON, its tensors moved into `tensors`; keys that are no text survive."""
+    if isinstance(value, Tensor):
+        tensors[path] = value.detach().clone().contiguous()
+        return {"tensor": path}
+    if isinstance(value, dict):
+        return {"dict": [[key, pack(one, tensors, f"{path}.{key}")] for key, one in value.items()]}
+    if isinstance(value, list | tuple):
+        kind = "list" if isinstance(value, list) else "tuple"
+        return {kind: [pack(one, tensors, f"{path}.{at}") for at, one in enumerate(value)]}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{path} is a {type(value).__name__}, which a checkpoint cannot hold.")
+
+
+def unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """What `pack` was given."""
+    if not isinstance(value, dict):
+        return value
+    ((kind, inner),) = value.items()
+    if kind == "tensor":
+        return tensors[inner]
+    if kind == "dict":
+        return {key: unpack(one, tensors) for key, one in inner}
+    made = [unpack(one, tensors) for one in inner]
+    return made if kind == "list" else tuple(made)
+
+
+def _rng() -> tuple[dict[str, Tensor], dict[str, Any]]:
+    kind, keys, position, has_gauss, cached = np.random.get_state()
+    tensors = {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(keys.astype(np.int64))}
+    if torch.cuda.is_available():
+        tensors["cuda"] = torch.cuda.get_rng_state()
+    version, words, gauss = random.getstate()
+    return tensors, {"python": [version, list(words), gauss], "numpy": [kind, position, has_gauss, cached]}
+
+
+def _set_rng(tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
+    torch.set_rng_state(tensors["torch"])
+    if "cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["cuda"])
+    kind, position, has_gauss, cached = plain["numpy"]
+    np.random.set_state((kind, tensors["numpy"].numpy().astype(np.uint32), position, has_gauss, cached))
+    version, words, gauss = plain["python"]
+    random.setstate((version, tuple(words), gauss))
