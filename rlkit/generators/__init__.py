@@ -1,0 +1,1 @@
+"""What algorithms that train generators share: prompts, rewards, pictures of what is made."""

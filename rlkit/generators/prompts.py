@@ -1,0 +1,73 @@
+"""The prompts of a run, split, in an endless order that follows from the seed; and their embeddings, computed once."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from data_synth.world import pictures
+from rlkit.errors import DataError
+from rlkit.models.generator import Generator
+from rlkit.recipe import Recipe
+
+HELD_OUT_EVERY = 5
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Training and held-out prompts; a prompt's number in its list is its id."""
+
+    train: list[str]
+    held_out: list[str]
+
+    def at(self, position: int, seed: int) -> int:
+        """The id of the training prompt at a position of the endless order: every pass is another permutation."""
+        again, place = divmod(position, len(self.train))
+        order = list(range(len(self.train)))
+        random.Random(f"{seed}/{again}/prompts").shuffle(order)
+        return order[place]
+
+
+def read_prompts(recipe: Recipe) -> Prompts:
+    """The world's prompts, or those of generation.prompts. Raises DataError for a file without usable lines."""
+    count, data = recipe.evaluate.num_clips, recipe.data
+    if recipe.generation.prompts is None:
+        train = pictures.descriptions("train")[: data.num_clips]
+        held_out = pictures.drawn(count, split=recipe.evaluate.split, seed=data.world_seed) if count else []
+        unique = dict.fromkeys(map(pictures.prompt, held_out))
+        return Prompts([pictures.prompt(one) for one in train], list(unique))
+    path = Path(recipe.generation.prompts)
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8.") from None
+    lines = list(dict.fromkeys(line for line in lines if line))
+    if len(lines) < 2:
+        raise DataError(f"{path}: has {len(lines)} different prompts, expected a prompt on each line, at least two.")
+    held_out = lines[::HELD_OUT_EVERY][:count]
+    return Prompts([line for line in lines if line not in set(held_out)][: data.num_clips], held_out)
+
+
+class Embeddings:
+    """Embeddings of prompts by text, encoded in batches and kept on the CPU up to `cache_gib`."""
+
+    def __init__(self, generator: Generator, cache_gib: float) -> None:
+        self.generator, self.limit = generator, cache_gib * 2**30
+        self.kept: dict[str | None, dict[str, Tensor]] = {}
+
+    def __call__(self, prompts: Sequence[str | None]) -> dict[str, Tensor]:
+        """A row for each prompt, on the generator's device; None is the unconditional one."""
+        new = [one for one in dict.fromkeys(prompts) if one not in self.kept]
+        for start in range(0, len(new), 32):
+            part = new[start : start + 32]
+            rows = self.generator.family.encode_prompts(self.generator.pipe, part)
+            for at, one in enumerate(part):
+                self.kept[one] = {name: values[at].cpu() for name, values in rows.items()}
+        found = [self.kept[one] for one in prompts]
+        stacked = {name: torch.stack([row[name] for row in found]) for name in found[0]}
+        if len(self.kept) * sum(row.numel() * row.element_size() for row in found[0].values()) > self.limit:
+            self.kept.clear()
+        return {name: rows.to(self.generator.device) for name, rows in stacked.items()}

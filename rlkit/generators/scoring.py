@@ -1,0 +1,55 @@
+"""The rewards of a run: loaded by name, path or address, asked for all pictures at once; what has no score is NaN."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+import reward_models
+from rlkit.errors import ModelError
+from rlkit.recipe import PlugIn
+from rlkit.running import ranks
+
+
+class Rewards:
+    """Some rewards with their weights."""
+
+    def __init__(self, plugins: Sequence[PlugIn]) -> None:
+        """Raises ModelError for a reward that cannot be loaded."""
+        self.names = _names(plugins)
+        self.weights = [one.weight for one in plugins]
+        self.scores = []
+        for one in plugins:
+            try:
+                self.scores.append(reward_models.load(one.name, device=str(ranks.device()), **one.options))
+            except (ValueError, FileNotFoundError, ImportError) as error:
+                raise ModelError(f"the reward {one.name} cannot be loaded: {error}") from error
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __call__(self, prompts: Sequence[str], completions: Sequence[Any]) -> Float[Tensor, "batch rewards"]:
+        """Scores, NaN for None and for what is no finite number. Raises ModelError for another number of scores."""
+        columns = []
+        for name, score in zip(self.names, self.scores, strict=True):
+            found = score(prompts=list(prompts), completions=list(completions))
+            if len(found) != len(completions):
+                raise ModelError(f"the reward {name} gave {len(found)} scores for {len(completions)} pictures.")
+            values = [math.nan if value is None else float(value) for value in found]
+            columns.append([value if math.isfinite(value) else math.nan for value in values])
+        return torch.tensor(columns).reshape(len(self.scores), len(completions)).T
+
+    def total(self, scores: Float[Tensor, "batch rewards"]) -> Float[Tensor, " batch"]:
+        """The weighted mean of each picture's scores, to be reported; NaN where one of them is missing."""
+        weights = scores.new_tensor(self.weights)
+        return (scores * weights).sum(1) / weights.abs().sum()
+
+
+def _names(plugins: Sequence[PlugIn]) -> list[str]:
+    """A name for each, numbered where one comes twice."""
+    short = [Path(one.name).stem for one in plugins]
+    return [name if short.count(name) == 1 else f"{name}_{short[:at].count(name) + 1}" for at, name in enumerate(short)]
