@@ -52,7 +52,7 @@ def read_prompts(recipe: Recipe) -> Prompts:
 
 
 class Embeddings:
-    """Embeddings of prompts by text, encoded in batches and kept on the CPU up to `cache_gib`."""
+    """Embeddings of prompts by text, encoded one by one and kept on the CPU up to `cache_gib`."""
 
     def __init__(self, generator: Generator, cache_gib: float) -> None:
         self.generator, self.limit = generator, cache_gib * 2**30
@@ -60,12 +60,10 @@ class Embeddings:
 
     def __call__(self, prompts: Sequence[str | None]) -> dict[str, Tensor]:
         """A row for each prompt, on the generator's device; None is the unconditional one."""
-        new = [one for one in dict.fromkeys(prompts) if one not in self.kept]
-        for start in range(0, len(new), 32):
-            part = new[start : start + 32]
-            rows = self.generator.family.encode_prompts(self.generator.pipe, part)
-            for at, one in enumerate(part):
-                self.kept[one] = {name: values[at].cpu() for name, values in rows.items()}
+        for one in dict.fromkeys(prompts):
+            if one not in self.kept:  # each alone: in a batch its last bits would depend on what a resumed run forgot
+                rows = self.generator.family.encode_prompts(self.generator.pipe, [one])
+                self.kept[one] = {name: values[0].cpu() for name, values in rows.items()}
         found = [self.kept[one] for one in prompts]
         stacked = {name: torch.stack([row[name] for row in found]) for name in found[0]}
         if len(self.kept) * sum(row.numel() * row.element_size() for row in found[0].values()) > self.limit:

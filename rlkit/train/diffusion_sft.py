@@ -112,13 +112,11 @@ class Pictures:
 
     def encoded(self, numbers: Sequence[int]) -> Tensor:
         """Latents of some pictures."""
-        new = [at for at in dict.fromkeys(numbers) if at not in self.latents]
-        if new:
-            size = self.recipe.generation.resolution
-            pixels = torch.stack([torch.from_numpy(pictures.render(self.shown[at], at, size)) for at in new])
-            scaled = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
-            made = self.generator.family.encode_images(self.generator.pipe, scaled).cpu()
-            self.latents |= dict(zip(new, made, strict=True))
+        size, pipe = self.recipe.generation.resolution, self.generator.pipe
+        for at in dict.fromkeys(numbers):
+            if at not in self.latents:  # each alone, as prompts are: the same bits in a resumed run
+                pixels = torch.from_numpy(pictures.render(self.shown[at], at, size)).permute(2, 0, 1)[None]
+                self.latents[at] = self.generator.family.encode_images(pipe, pixels.float() / 127.5 - 1)[0].cpu()
         found = torch.stack([self.latents[at] for at in numbers]).to(self.generator.device)
         if len(self.latents) > self.most:
             self.latents.clear()
