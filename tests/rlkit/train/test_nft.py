@@ -120,6 +120,17 @@ def test_a_run_leaves_results_galleries_and_an_adapter_that_stock_diffusers_load
     assert (pictures[True] - pictures[False]).abs().max() > 1e-4
 
 
+@pytest.mark.parametrize("form", ["nft", "awm"])
+def test_it_raises_the_trained_reward_on_held_out_prompts(recipe_file, form):
+    """Redness, a reward that any generator can raise, in units of 0 to 255; all weights trained, the start kept."""
+    changes = ["train.max_steps=24", "train.learning_rate=3.0e-3", "model.lora=null", "evaluate.num_clips=6"]
+    changes += ["nft.num_iterations=1", "nft.kl_weight=0", f"nft.form={form}"]
+    folder = launch(recipe_file("[./own.py]"), changes)[-1]
+    change = folder.results()["differences"]["nft"]["base"]["reward"]
+    assert change["low"] > 3
+    assert (folder.final / "model_index.json").is_file()
+
+
 def test_resumed_in_the_middle_of_a_rollout_it_ends_with_the_same_bytes(recipe_file, tmp_path):
     path = recipe_file("[./own.py]", save=1)
     whole = launch(path, ["out=whole", "train.max_steps=5"])[-1]
