@@ -123,6 +123,12 @@ def _of_generators(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "model.lora", "an adapter on fresh weights would be stored without them; remove it, or give model.id"
     if model.init is not None and (generation.width % 32 or generation.resolution % generation.patch_size):
         yield "generation.width", "width must divide by 32, resolution by patch_size"
+    if model.init is not None and generation.width < 3 * generation.patch_size**2:
+        yield (
+            "generation.patch_size",
+            f"a patch holds {3 * generation.patch_size**2} numbers, more than generation.width {generation.width}: a "
+            "velocity is mostly noise, which would not fit through; lower patch_size, or raise width",
+        )
     if recipe.algorithm == "nft":
         if model.init is not None:
             yield "model.init", "nft starts from a trained generator; give model.id, for example runs/base_flow/final"

@@ -77,8 +77,7 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
 
 
 def start(recipe: Recipe) -> Generator:
-    """The generator of model.id with its companions. Raises ModelError for epsilon models and for rollouts under
-    guidance, which the policy's own velocity does not follow."""
+    """The generator of model.id with its companions. Raises ModelError for epsilon models."""
     model = recipe.model
     keep = (OLD, EMA) if model.lora is not None else (REFERENCE, OLD, EMA)
     generator = generators.load(

@@ -1,5 +1,6 @@
 """The diffusion loop's own parts: state as safetensors and JSON, steps without a finite gradient, seeds."""
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -71,16 +72,17 @@ def test_what_a_checkpoint_cannot_hold_is_named():
         engine.pack({"inner": {1}}, {}, "state")
 
 
-def test_a_step_is_the_mean_of_its_micro_batches():
-    weights = Weights()
-    once = loop(weights, Train(learning_rate=0.1, max_steps=4, max_grad_norm=0))
-    rows = torch.tensor([[1.0, 0.0], [0.0, 3.0]])
-    once.optimizer = torch.optim.SGD(weights.parameters(), lr=1.0)
-    once.settings = SETTINGS  # two parts
-    once.take((weights.denoiser(row[None]).sum(), {}) for row in rows)
-    assert torch.allclose(weights.denoiser.weight, 1 - rows.mean(0), atol=1e-6) or once.settings.max_grad_norm == 1.0
-    expected = rows.mean(0) / max(1.0, torch.cat([rows.mean(0), torch.ones(1)]).norm().item())  # clipped to length 1
-    assert torch.allclose(weights.denoiser.weight[0], 1 - expected, atol=1e-5)
+@pytest.mark.parametrize("max_grad_norm", [0.0, 1.0])
+def test_a_step_is_the_mean_of_its_micro_batches_clipped(max_grad_norm):
+    weights, rows = Weights(), torch.tensor([[1.0, 0.0], [0.0, 3.0]])
+    training = loop(weights, dataclasses.replace(SETTINGS, max_grad_norm=max_grad_norm))
+    training.optimizer = torch.optim.SGD(weights.parameters(), lr=1.0)
+    training.take((weights.denoiser(row[None]).sum(), {}) for row in rows)
+    gradient = torch.cat([rows.mean(0), torch.ones(1)])  # of weight and bias
+    if max_grad_norm:
+        gradient = gradient / gradient.norm()
+    assert torch.allclose(weights.denoiser.weight[0], 1 - gradient[:2], atol=1e-5)
+    assert training.means()["grad_norm"] == pytest.approx(torch.cat([rows.mean(0), torch.ones(1)]).norm().item())
 
 
 def test_a_step_without_a_finite_gradient_is_left_out_and_counted():

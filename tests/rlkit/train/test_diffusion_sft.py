@@ -8,6 +8,7 @@ import torch
 pytest.importorskip("diffusers")
 
 from rlkit import sde
+from rlkit.cli import main
 from rlkit.errors import RecipeError
 from rlkit.recipe.file import load
 from rlkit.run import run as launch
@@ -19,7 +20,7 @@ algorithm: diffusion_sft
 model: {init: stable_diffusion_3}
 data: {num_clips: 12}
 rewards: [world_picture]
-generation: {resolution: 16, width: 32, layers: 1, patch_size: 8, eval_inference_steps: 2, eval_samples: 2}
+generation: {resolution: 16, width: 64, layers: 1, patch_size: 4, eval_inference_steps: 2, eval_samples: 2}
 train:
   optim: muon
   learning_rate: 1.0e-2
@@ -89,8 +90,16 @@ def test_the_loss_is_the_squared_error_of_the_velocity_at_the_drawn_level(recipe
     assert again.item() == loss.item()  # a step follows from its number
 
 
-def test_captioners_cannot_be_trained_by_it(recipe_file):
+def test_what_cannot_work_is_refused_before_the_run(recipe_file):
     with pytest.raises(RecipeError, match="makes no pictures"):
         load(recipe_file, ["model.init=qwen2_5_vl"])
+    with pytest.raises(RecipeError, match=r"192 numbers, more than generation\.width 64"):
+        load(recipe_file, ["generation.patch_size=8"])
     with pytest.raises(RecipeError, match="diffusion_sft"):
         load(recipe_file, ["algorithm=sft"])
+
+
+def test_plan_says_the_steps_and_what_it_cannot_estimate(recipe_file, capsys):
+    assert main(["plan", str(recipe_file), "--json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)
+    assert told["steps"] == 12 and told["rows_per_step"] == 8 and "generator" in told["unknown"]
