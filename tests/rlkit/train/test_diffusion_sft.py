@@ -7,10 +7,9 @@ import torch
 
 pytest.importorskip("diffusers")
 
-from rlkit import sde
-from rlkit.cli import main
+from rlkit import plan, sde
 from rlkit.errors import RecipeError
-from rlkit.recipe.file import load
+from rlkit.recipe.file import load, load_chain
 from rlkit.run import run as launch
 from rlkit.running import interrupt
 from rlkit.train import diffusion_sft
@@ -99,7 +98,7 @@ def test_what_cannot_work_is_refused_before_the_run(recipe_file):
         load(recipe_file, ["algorithm=sft"])
 
 
-def test_plan_says_the_steps_and_what_it_cannot_estimate(recipe_file, capsys):
-    assert main(["plan", str(recipe_file), "--json"]) == 0
-    (told,) = json.loads(capsys.readouterr().out)
+def test_plan_says_the_steps_and_what_it_cannot_estimate(recipe_file):
+    chain = load_chain(recipe_file)
+    told = plan.plan(chain[-1], chain, 1, None, None)
     assert told["steps"] == 12 and told["rows_per_step"] == 8 and "generator" in told["unknown"]
