@@ -66,6 +66,12 @@ def fit(
 
     `slack` grows with the leak where it is None: 1 without one, `most` where the probes tell 70 % and more.
     """
+    probed = _probe(matrix, folds)
+    return None if probed is None else _thin(*probed, priority, slack, most)
+
+
+def _probe(matrix: scipy.sparse.csr_matrix, folds: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """(weights of each fold's probe, held-out margins); None when there are too few pairs."""
     if matrix.shape[0] < FEWEST or len(np.unique(folds)) < 2:
         return None
     weights = np.zeros((FOLDS, matrix.shape[1]), dtype=np.float32)
@@ -79,6 +85,11 @@ def fit(
         model.fit(scipy.sparse.diags(flip) @ dense[train], flip)
         weights[k, used] = model.coef_[0]
         margin[test] = matrix[test] @ weights[k]
+    return weights, margin
+
+
+def _thin(weights: np.ndarray, margin: np.ndarray, priority: np.ndarray, slack: float | None, most: float) -> Balance:
+    """Where to cut the rightly told pairs of each size of margin; see `fit`."""
     size = np.abs(margin)
     edges = np.quantile(size, np.linspace(0, 1, BINS + 1))[1:-1]
     bins = np.searchsorted(edges, size, side="right")
@@ -135,10 +146,11 @@ def refine(
     """`fit` with the largest slack, from `most` down, after which probes fitted anew tell at most `enough`; None when
     there are too few pairs. Each check folds the sources in another way."""
     folds = np.array([fold_of(s) for s in sources])
+    probed = _probe(matrix, folds)
+    if probed is None:
+        return None
     for smaller in SMALLER:
-        fitted = fit(matrix, folds, priority, most=1.0 + smaller * (most - 1.0))
-        if fitted is None:
-            return None
+        fitted = _thin(*probed, priority, None, 1.0 + smaller * (most - 1.0))
         stay = np.flatnonzero(kept(fitted, matrix, folds, priority))
         if len(stay) < FEWEST or _told(matrix[stay], [sources[k] for k in stay], checks) <= enough:
             break
