@@ -99,6 +99,7 @@ def page(run: RunData) -> dict[str, Any]:
         "beside": [line for name in BESIDE for line in changes if line["metric"] == name][:4],
         "changes": changes,
         "n": max((i.get("n") or 0 for s in systems.values() for i in s.values() if isinstance(i, dict)), default=0),
+        "measured_on": run.results.get("measured_on", "held-out clips"),
         "chart": systems_chart(systems, before, after),
         "table": table(systems, paired, main_metrics),
         "has_best": any(c.best for row in compare_table.cells(systems, paired).values() for c in row.values()),

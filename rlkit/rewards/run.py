@@ -51,7 +51,7 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
             trainer.standardise(start, examples)
         systems = evaluate({"untrained": start.eval(), "reward": reward}, rest, recipe, folder, progress)
         cost = {"train_seconds": {"reward": seconds}, "groups": len(train)}
-        results = {"systems": systems, "cost": cost}
+        results = {"systems": systems, "measured_on": "held-out pictures", "cost": cost}
         folder.finish(results)
         if folder.main:
             write_report(folder.path)

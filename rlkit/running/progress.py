@@ -264,7 +264,7 @@ def last_screen(results: Mapping[str, object], folder: Path, *, console: Console
     before, after = headline_systems(results)
     if before is not None and after is not None:
         table = Table(box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-        table.add_column("held-out clips")
+        table.add_column(str(results.get("measured_on", "held-out clips")))
         for title in (system_title(before), system_title(after), "change"):
             table.add_column(title, justify="right")
         table.add_column("95 % interval of the change", justify="right", style="dim")
@@ -285,6 +285,10 @@ def next_commands(folder: Path) -> list[tuple[str, str]]:
     folder = Path(folder)
     final = folder / "final"
     use = ("run it on your own clips", "accelerate launch recipes/dpo_caption_folder.yaml data.folder=clips/")
+    if (final / "model_index.json").is_file():
+        use = ("load it in diffusers", f'DiffusionPipeline.from_pretrained("{final}")')
+    elif (final / "pytorch_lora_weights.safetensors").is_file():
+        use = ("load it in diffusers", f'pipe.load_lora_weights("{final}")')
     told = final / "reward.json"
     if told.is_file():
         kind = "text" if json.loads(told.read_text(encoding="utf-8"))["reward"] == "consistency" else "image"

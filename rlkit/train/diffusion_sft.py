@@ -52,7 +52,8 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
         rows = measure.rows(generator, POLICY, folder, progress, title="base", ratio=False)
         passes = constant(2.0 * recipe.train.max_steps * data.per_step, 1)  # a backward pass counts like a forward one
         systems = {"base": intervals.summarise(rows) | {"forward_passes": passes}}
-        results = {"systems": systems, "cost": {"train_seconds": {"base": seconds}}}
+        cost = {"train_seconds": {"base": seconds}}
+        results = {"systems": systems, "measured_on": "held-out prompts", "cost": cost}
         folder.finish(results)
         if folder.main:
             write_report(folder.path)

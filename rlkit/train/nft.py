@@ -67,6 +67,7 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
             "systems": systems,
             "differences": differences({title: [found] for title, found in rows.items()}),
             "headline": ["base", "nft"],
+            "measured_on": "held-out prompts",
             "cost": {"train_seconds": {"nft": seconds}, "missing_rewards": online.missing},
         }
         folder.finish(results)

@@ -195,3 +195,19 @@ def test_last_screen_of_a_reward_asks_whether_it_can_be_trusted(tmp_path):
     last_screen({"systems": {}}, tmp_path, console=console)
     assert f"rlkit reward check {tmp_path}/final --kind text" in said(console)
     assert "dpo_caption_folder" not in said(console)
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("model_index.json", 'DiffusionPipeline.from_pretrained("'),
+        ("pytorch_lora_weights.safetensors", 'pipe.load_lora_weights("'),
+    ],
+)
+def test_last_screen_of_a_generator_says_how_diffusers_loads_it(tmp_path, file, expected):
+    (tmp_path / "final").mkdir()
+    (tmp_path / "final" / file).write_text("")
+    console = plain()
+    last_screen({**results(), "measured_on": "held-out prompts"}, tmp_path, console=console)
+    assert f'{expected}{tmp_path}/final")' in said(console)
+    assert "held-out prompts" in said(console) and "clips" not in said(console)
