@@ -60,14 +60,13 @@ def fit(
     folds: np.ndarray,
     priority: np.ndarray,
     slack: float | None = None,
-    most: float = MAX_SLACK,
 ) -> Balance | None:
     """Fit on contrasts (Float[n, buckets], Int[n] folds, Float[n] priority, low is kept first); None when too few.
 
-    `slack` grows with the leak where it is None: 1 without one, `most` where the probes tell 70 % and more.
+    `slack` grows with the leak where it is None: 1 without one, MAX_SLACK where the probes tell 70 % and more.
     """
     probed = _probe(matrix, folds)
-    return None if probed is None else _thin(*probed, priority, slack, most)
+    return None if probed is None else _thin(*probed, priority, slack, MAX_SLACK)
 
 
 def _probe(matrix: scipy.sparse.csr_matrix, folds: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:

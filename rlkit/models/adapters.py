@@ -4,6 +4,7 @@ Files hold lora_alpha / r multiplied into the up matrices and say alpha = r: rea
 alpha in the header, in the tensors or not at all, and all of them then give the same picture.
 """
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -25,15 +26,27 @@ def save_lora(generator: Generator, folder: Path, name: str = POLICY) -> Path:
     """
     weights = lora_weights(generator, name)
     module, config = generator.family.DENOISER, generator.denoiser.peft_config[ADAPTER]
+    told = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
     layers = {
         f"{module}_lora_layers": weights,
-        f"{module}_lora_adapter_metadata": config.to_dict() | {"lora_alpha": config.r},
+        f"{module}_lora_adapter_metadata": told | {"lora_alpha": config.r},
     }
     with _aside(folder) as aside:
         generator.pipe.save_lora_weights(aside, weight_name=WEIGHT_NAME, **layers)
+        _sort_header(aside / WEIGHT_NAME)
         folder.mkdir(parents=True, exist_ok=True)
         (aside / WEIGHT_NAME).replace(folder / WEIGHT_NAME)
     return folder / WEIGHT_NAME
+
+
+def _sort_header(path: Path) -> None:
+    """Write a safetensors file's header with sorted keys: the library orders metadata anew in every call, and equal
+    adapters must be equal files."""
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    path.write_bytes(len(header).to_bytes(8, "little") + header + content[8 + size :])
 
 
 def lora_weights(generator: Generator, name: str = POLICY) -> dict[str, Tensor]:

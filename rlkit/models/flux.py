@@ -6,12 +6,12 @@ happens around the denoiser, with the pipeline's own functions.
 
 import numpy as np
 import torch
-from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from jaxtyping import Float, Num
 from torch import Tensor
 
 from rlkit.models import image_vae
 from rlkit.models.image_vae import decode, encode_images  # noqa: F401  (this family's own)
+from rlkit.models.stable_diffusion_3 import shift_by_tokens
 
 PIPELINE = "FluxPipeline"
 DENOISER = "transformer"
@@ -55,15 +55,7 @@ def set_timesteps(pipe, scheduler, num_inference_steps: int, shape: tuple[int, .
 
 def shift_arguments(pipe, scheduler, shape: tuple[int, ...]) -> dict[str, float]:
     """{"mu": ...} where the scheduler shifts by resolution, else nothing."""
-    config = scheduler.config
-    if not config.use_dynamic_shifting:
-        return {}
-    length = (shape[-2] // 2) * (shape[-1] // 2)
-    return {
-        "mu": calculate_shift(
-            length, config.base_image_seq_len, config.max_image_seq_len, config.base_shift, config.max_shift
-        )
-    }
+    return shift_by_tokens(scheduler, (shape[-2] // 2) * (shape[-1] // 2))
 
 
 def predict(

@@ -59,15 +59,17 @@ def set_timesteps(pipe, scheduler, num_inference_steps: int, shape: tuple[int, .
 
 def shift_arguments(pipe, scheduler, shape: tuple[int, ...]) -> dict[str, float]:
     """{"mu": ...} where the scheduler shifts by resolution, else nothing."""
-    config, patch = scheduler.config, pipe.transformer.config.patch_size
+    patch = pipe.transformer.config.patch_size
+    return shift_by_tokens(scheduler, (shape[-2] // patch) * (shape[-1] // patch))
+
+
+def shift_by_tokens(scheduler, tokens: int) -> dict[str, float]:
+    """diffusers' shift for so many latent patches; nothing where the scheduler has a fixed one. FLUX has it too."""
+    config = scheduler.config
     if not config.get("use_dynamic_shifting"):
         return {}
-    length = (shape[-2] // patch) * (shape[-1] // patch)
-    return {
-        "mu": calculate_shift(
-            length, config.base_image_seq_len, config.max_image_seq_len, config.base_shift, config.max_shift
-        )
-    }
+    names = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
+    return {"mu": calculate_shift(tokens, *(config[name] for name in names))}
 
 
 def predict(

@@ -21,7 +21,7 @@ from rlkit.evaluate.generator import Measure, constant
 from rlkit.generators.prompts import Embeddings, read_prompts
 from rlkit.generators.scoring import Rewards
 from rlkit.losses.diffusion import squared_error
-from rlkit.models import generator as generators
+from rlkit.models import generator as pipelines
 from rlkit.models import sampling
 from rlkit.models.generator import POLICY, Generator
 from rlkit.recipe import Recipe
@@ -44,7 +44,7 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
         stage = f"flow matching on {recipe.data.num_clips:,} pictures"
         seconds = engine.train(generator, recipe, folder, tracker, progress, data.losses, stage=stage)
         if folder.main:
-            generators.save(generator, folder.final)
+            pipelines.save(generator, folder.final)
         ranks.wait()
         prompts = read_prompts(recipe).held_out
         judges = Rewards(recipe.rewards), Rewards(recipe.evaluate.held_out_rewards)
@@ -65,7 +65,7 @@ def start(recipe: Recipe) -> Generator:
     """The generator of model.id, or a fresh one."""
     model = recipe.model
     if model.id is not None:
-        return generators.load(
+        return pipelines.load(
             model.id, lora=model.lora, dtype=model.dtype, revision=model.revision, device=ranks.device()
         )
     from rlkit.models import tiny_pipelines
@@ -76,7 +76,7 @@ def start(recipe: Recipe) -> Generator:
         texts, size=sizes.resolution, patch_size=sizes.patch_size, width=sizes.width, layers=sizes.layers,
         seed=recipe.seed,
     )  # fmt: skip
-    return generators.prepare(pipe.to(ranks.device()))
+    return pipelines.prepare(pipe.to(ranks.device()))
 
 
 class Pictures:

@@ -26,7 +26,7 @@ from rlkit.generators.prompts import Embeddings, Prompts, read_prompts
 from rlkit.generators.scoring import Rewards
 from rlkit.losses import policy
 from rlkit.losses.masking import masked_mean
-from rlkit.models import generator as generators
+from rlkit.models import generator as pipelines
 from rlkit.models import sampling
 from rlkit.models.generator import EMA, OLD, REFERENCE, Generator
 from rlkit.recipe import Recipe
@@ -53,7 +53,7 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
             stage=stage, after_step=online.follow, memory=online,
         )  # fmt: skip
         if folder.main:
-            generators.save(generator, folder.final, EMA)
+            pipelines.save(generator, folder.final, EMA)
         ranks.wait()
         measure = Measure(prompts.held_out, rewards, Rewards(recipe.evaluate.held_out_rewards), embeddings, recipe)
         rows = {
@@ -81,7 +81,7 @@ def start(recipe: Recipe) -> Generator:
     """The generator of model.id with its companions. Raises ModelError for epsilon models."""
     model = recipe.model
     keep = (OLD, EMA) if model.lora is not None else (REFERENCE, OLD, EMA)
-    generator = generators.load(
+    generator = pipelines.load(
         model.id, lora=model.lora, keep=keep, dtype=model.dtype, revision=model.revision, device=ranks.device()
     )
     if generator.family.PREDICTION != "flow":

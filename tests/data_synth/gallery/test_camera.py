@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from PIL import Image
 
 from data_synth.gallery.camera import SCALES, taken
 from data_synth.gallery.scenes import render
@@ -32,10 +33,9 @@ def test_a_drawing_gets_no_grain():
 
 @pytest.mark.parametrize("picture", [0, 3])
 def test_what_is_there_stays_there(picture):
-    """No fault: the brightest and the darkest quarter of a picture are the same places afterwards."""
+    """No fault: light and dark lie where they lay."""
     image = render(picture, size=64).image
     for seed in range(4):
-        found = taken(image, np.random.default_rng(seed))
-        small = found[:: found.shape[0] // 64, :: found.shape[1] // 64][:64, :64] if found.shape[0] % 64 == 0 else None
-        if small is not None and small.shape == image.shape:
-            assert np.corrcoef(small.mean(2).ravel(), image.mean(2).ravel())[0, 1] > 0.9
+        found = Image.fromarray(taken(image, np.random.default_rng(seed)))
+        small = np.asarray(found.resize(image.shape[1::-1], Image.Resampling.BOX))
+        assert np.corrcoef(small.mean(2).ravel(), image.mean(2).ravel())[0, 1] > 0.9

@@ -61,7 +61,7 @@ def test_stopped_between_logs_and_resumed_it_ends_with_the_same_bytes(recipe_fil
     asked = iter([False, False, False, False, False, True])  # after the sixth step; logs come every four
     with monkeypatch.context() as patch:
         patch.setattr(interrupt, "requested", lambda: next(asked))
-        patch.setattr(diffusion_sft.generators, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(diffusion_sft.pipelines, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             launch(recipe_file, ["out=stopped"])
     resumed = launch(recipe_file, ["out=stopped"])[-1]
