@@ -25,7 +25,8 @@ from rlkit.running.progress import Progress
 class HeldOut:
     """Held-out clips and their frames, encoded once and asked of every system: `examples[view][i]`.
 
-    Views: `clip`, and the controls `blind` (no video), `shuffled` (frames in another order), `other_clip`. The true
+    Views: `clip`, and for the first clips the controls: `blind` (no video), `shuffled` (frames in another order),
+    `other_clip`. The true
     caption is answer 0 and the same events with two neighbours swapped answer 1, for the order by likelihood.
     """
 
@@ -43,7 +44,7 @@ def hold_out(
     for view in ("clip", *settings.controls):
         held.examples[view] = [
             rows.encode(captioner, _order_record(row, language), _shown(held.rows, i, view, reader), index=i)
-            for i, row in enumerate(held.rows)
+            for i, row in enumerate(held.rows if view == "clip" else held.rows[: settings.control_clips])
         ]
     for i, row in enumerate(held.rows[: settings.probe_clips]):
         media = held.examples["clip"][i].prompt
@@ -85,7 +86,7 @@ def measure(
         line["told"] = [list(event) for event in told]
         line |= caption_metrics.score(truth, told, extra, text)
         for view in held.examples:
-            if view != "clip":
+            if view != "clip" and i < len(texts[view]):
                 line[f"{view}_order_exact"] = caption_metrics.order_exact(truth, events_of(texts[view][i])[0])
         measured.append(line | skills.get(i, {}))
     return measured

@@ -8,6 +8,7 @@ from rlkit.errors import ModelError
 
 # The tower and its merger; nothing here may carry an adapter when features are shared with the reference.
 VISION = r"model\.visual\."
+PACKED_TOWER = True  # all its patches are one sequence, cut into windows or frames by cu_seqlens
 
 
 def positions(model, inputs: dict[str, Tensor]) -> Int[Tensor, "3 prefix"]:

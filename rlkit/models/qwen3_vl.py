@@ -9,6 +9,7 @@ from torch import Tensor
 from rlkit.errors import ModelError
 
 VISION = r"model\.visual\."  # holds the DeepStack mergers too
+PACKED_TOWER = True  # all its patches are one sequence, cut into windows or frames by cu_seqlens
 
 
 def positions(model, inputs: dict[str, Tensor]) -> Int[Tensor, "3 prefix"]:

@@ -258,6 +258,8 @@ class Evaluate:
         default_factory=lambda: ["blind", "shuffled", "other_clip"]
     )
     """Captions without the clip, with its frames shuffled, with another clip: what is gained here was not seen."""
+    control_clips: Count = 100
+    """The first of the clips, which the controls are measured on: their accuracy is near 0 or alarming."""
     probe_clips: CountOrZero = 100
     """Clips asked about skills that preference training never saw (colour, count, shape, camera, the other language):
     what was lost. Five questions a clip."""

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoConfig
 
 from rlkit import models
-from rlkit.caption import one_row, rows
+from rlkit.caption import one_row, rows, tower_attention
 from rlkit.errors import ModelError
 from rlkit.models import tiny
 from rlkit.recipe import Lora, Model
@@ -231,11 +231,11 @@ def test_flex_attention_is_refused_without_cuda():
 
 
 def test_flex_attention_is_set_on_the_language_model_only(monkeypatch):
-    """transformers 5.23 refuses it for the Qwen-VL classes as a whole; the towers keep sdpa."""
+    """transformers 5.23 refuses it for the Qwen-VL classes as a whole; the towers keep sdpa's kernel."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     captioner = models.load(Model(init="qwen2_5_vl", attn_implementation="flex_attention"), texts=["A red circle."])
     config = captioner.model.config
     assert config.text_config._attn_implementation == "flex_attention"
-    assert config.vision_config._attn_implementation == "sdpa"
+    assert config.vision_config._attn_implementation == tower_attention.NAME
     assert captioner.sharing
