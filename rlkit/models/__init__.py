@@ -73,7 +73,7 @@ def load(model: "Model", *, texts: "Iterable[str]" = (), frame_size: int = 56, s
     with it the reference, is one plain model. `model.init` builds a tiny configuration with fresh weights, whose
     tokenizer is trained on `texts`. Raises ModelError when neither loads, or when `sharing: on` cannot be had.
     """
-    from rlkit.models import tiny
+    from rlkit.models import tiny, tower
 
     if model.attn_implementation == "flex_attention" and not torch.cuda.is_available():
         raise ModelError("model.attn_implementation is flex_attention, which cannot train without CUDA; use sdpa.")
@@ -81,6 +81,8 @@ def load(model: "Model", *, texts: "Iterable[str]" = (), frame_size: int = 56, s
         if model.init is None:
             raise ModelError("model.id and model.init are both null; give a hub id, a folder or a tiny family.")
         network, processor = tiny.build(model.init, texts, frame_size=frame_size, seed=seed)
+        if model.tower is not None:
+            tower.load(network, model.tower, family_module(model.init).VISION)
         network = network.to(getattr(torch, model.dtype))
     else:
         network, processor = _from_pretrained(model)

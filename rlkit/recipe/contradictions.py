@@ -12,6 +12,8 @@ def contradictions(recipe: Recipe) -> Iterator[tuple[str, str]]:
     model, data, train = recipe.model, recipe.data, recipe.train
     if model.id is not None and model.init is not None:
         yield "model.init", "give either model.id or model.init: the first loads weights, the second makes fresh ones"
+    if model.tower is not None and model.init is None:
+        yield "model.tower", "a loaded model has its own tower; remove it, or give model.init instead of model.id"
     if model.dtype != "float32" and train.bf16:
         yield (
             "train.bf16",

@@ -66,6 +66,9 @@ class Model:
     """Family to build in a tiny configuration with fresh weights, its tokenizer trained on the captions, when `id` is
     null. convnextv2 and dinov2 are encoders, for `algorithm: reward` with a `reward:` section; stable_diffusion_3 is a
     generator, for `algorithm: diffusion_sft`."""
+    tower: str | None = None
+    """With `init`, a captioner's trained vision tower instead of a fresh one: `world`, which comes with rlkit for
+    qwen2_5_vl and frames of 28 pixels, or the folder of a saved captioner of the same sizes."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of the weights in memory. bfloat16 halves memory and needs a GPU that has it; bit-exact resume is promised for
     float32 on CPU."""
