@@ -81,7 +81,7 @@ def _probe(matrix: scipy.sparse.csr_matrix, folds: np.ndarray) -> tuple[np.ndarr
         train, test = np.flatnonzero(folds != k), np.flatnonzero(folds == k)
         flip = np.where(np.arange(len(train)) % 2 == 0, 1.0, -1.0)
         model = LogisticRegression(C=0.15, solver="liblinear", fit_intercept=False, tol=1e-2)
-        model.fit(scipy.sparse.diags(flip) @ dense[train], flip)
+        model.fit(probes.flipped(dense[train], flip), flip)
         weights[k, used] = model.coef_[0]
         margin[test] = matrix[test] @ weights[k]
     return weights, margin
@@ -158,7 +158,8 @@ def refine(
 
 def _told(matrix: scipy.sparse.csr_matrix, sources: list[str], checks: int) -> float:
     """What probes fitted anew tell, the highest of `checks` ways to fold."""
-    return max(probes.hits(probes.margins(matrix, probes.folds(sources, FOLDS, seed))).mean() for seed in range(checks))
+    ways = [probes.folds(sources, FOLDS, seed) for seed in range(checks)]
+    return max(probes.hits(probes.margins(matrix, folds, solver="newton-cg")).mean() for folds in ways)
 
 
 def _all_probes(chosen: str, rejected: str) -> probes.Features:

@@ -9,7 +9,7 @@ a split tells the classifier the answer.
 
 import itertools
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
@@ -19,6 +19,7 @@ from sklearn.feature_extraction import FeatureHasher
 from sklearn.linear_model import LogisticRegression
 
 from data_synth.events import detect_language, en, zh
+from data_synth.events.en_tokens import plain_words
 
 Features = dict[str, float]
 Probe = Callable[[str], Features]
@@ -33,7 +34,8 @@ BUCKETS = 2**18
 @lru_cache(maxsize=1024)
 def words(text: str) -> list[str]:
     """Lower-case words, single Chinese characters and marks."""
-    return _WORD.findall(text.lower())
+    plain = plain_words(text)
+    return _WORD.findall(text.lower()) if plain is None else plain
 
 
 def length(text: str) -> Features:
@@ -80,57 +82,86 @@ def position(text: str) -> Features:
     counts: Features = {}
     units = _units(text)
     for k in range(len(units)):
-        _add_unit(counts, units, k, 1.0)
+        _add_unit(counts, units, k)
     return counts
 
 
-def _add_unit(counts: Features, units: list[str], k: int, sign: float) -> None:
-    """Add the features of one sentence, times `sign`."""
+def _add_unit(counts: Features, units: list[str], k: int) -> None:
+    """Add the features of one sentence."""
     found = words(units[k])
     if not found:
         return
     front, back = f"f{min(k, 3)} ", f"b{min(len(units) - 1 - k, 2)} "
     opening = "opens " + " ".join(found[:2])
-    _add(counts, _follows(units, k), sign)
     get = counts.get
+    name = _follows(units, k)
+    counts[name] = get(name, 0.0) + 1.0
     for word in (*found, opening):
         name = front + word
-        counts[name] = get(name, 0.0) + sign
+        counts[name] = get(name, 0.0) + 1.0
         name = back + word
-        counts[name] = get(name, 0.0) + sign
+        counts[name] = get(name, 0.0) + 1.0
         name = "mean " + word
-        counts[name] = get(name, 0.0) + sign * k
-
-
-def _add(counts: Features, name: str, value: float) -> None:
-    if name:
-        counts[name] = counts.get(name, 0.0) + value
+        counts[name] = get(name, 0.0) + k
 
 
 def _follows(units: list[str], k: int) -> str:
-    """The feature that sentence k opens with its word after the opening word of the sentence before; "" without."""
-    found = words(units[k])[:1]
-    return f"after {''.join(words(units[k - 1])[:1] if k else [])} {found[0]}" if found else ""
+    """The feature that sentence k opens with its word after the opening word of the sentence before."""
+    return f"after {''.join(words(units[k - 1])[:1] if k else [])} {words(units[k])[0]}"
 
 
-def moved(chosen: str, rejected: str) -> Features:
-    """position(chosen) - position(rejected) plus the same for single words; skips the sentences that both have in
-    place."""
-    counts: Features = {}
-    left, right = _units(chosen), _units(rejected)
-    same = len(left) == len(right)
-    single: dict[str, float] = {}
-    for sign, units, others in ((1.0, left, right), (-1.0, right, left)):
-        for k in range(len(units)):
-            if same and units[k] == others[k]:
-                if k and units[k - 1] != others[k - 1]:
-                    _add(counts, _follows(units, k), sign)
-                continue
-            _add_unit(counts, units, k, sign)
-            for word in words(units[k]):
-                single[word] = single.get(word, 0.0) + sign
-    counts.update(("w " + word, value) for word, value in single.items() if value)
-    return {name: value for name, value in counts.items() if value}
+_SLOTS = ("f0 ", "f1 ", "f2 ", "f3 ", "b0 ", "b1 ", "b2 ", "mean ", "w ", "")
+_BACK, _MEAN, _SINGLE, _PLAIN = 4, 7, 8, 9
+
+
+def moved(pairs: Iterable[tuple[str, str]], buckets: int = BUCKETS) -> scipy.sparse.csr_matrix:
+    """position(chosen) - position(rejected) plus the same for single words, hashed, Float[n, buckets].
+
+    Sentences that both have in place are skipped. Words are numbered and their features counted in arrays: thousands of
+    pairs share the same few names.
+    """
+    known: dict[str, int] = defaultdict(lambda: len(known))
+    units, held, follows, row = [], [], [], -1
+    for row, (chosen, rejected) in enumerate(pairs):
+        left, right = _units(chosen), _units(rejected)
+        same = len(left) == len(right)
+        for sign, told, others in ((1.0, left, right), (-1.0, right, left)):
+            for k, unit in enumerate(told):
+                stays = same and unit == others[k]
+                if stays and (not k or told[k - 1] == others[k - 1]):
+                    continue
+                found = words(unit)
+                if found:
+                    follows.append((row, sign, known[_follows(told, k)]))
+                if found and not stays:
+                    units.append((row, sign, k, min(k, 3), min(len(told) - 1 - k, 2), len(found)))
+                    held += map(known.__getitem__, found)
+                    held.append(known["opens " + " ".join(found[:2])])
+    return _hashed_places(known, units, held, follows, (row + 1, buckets))
+
+
+def _hashed_places(known: dict[str, int], units: list, held: list, follows: list, shape: tuple[int, int]):
+    """Rows of the counts of `moved`: `units` are (row, sign, place, from the front, from the back, words), `held` the
+    numbers of their words, each list closed by its opening, `follows` further (row, sign, number of a name)."""
+    table = np.array(units, dtype=int).reshape(-1, 6)
+    ends = np.cumsum(table[:, 5] + 1) - 1
+    row, sign, place, front, back, _ = np.repeat(table, table[:, 5] + 1, axis=0).T
+    word = np.array(held, dtype=int) * len(_SLOTS)
+    single = np.ones(len(word), bool)
+    single[ends] = False
+    other = np.array(follows, dtype=int).reshape(-1, 3)
+    rows = np.concatenate([row, row, row, row[single], other[:, 0]])
+    plain = other[:, 2] * len(_SLOTS) + _PLAIN
+    keys = np.concatenate([word + front, word + _BACK + back, word + _MEAN, word[single] + _SINGLE, plain])
+    values = np.concatenate([sign, sign, sign * place, sign[single], other[:, 1]])
+    columns = np.zeros(len(known) * len(_SLOTS), dtype=int)
+    columns[keys] = 1
+    used, texts = np.flatnonzero(columns), list(known)
+    names = (((_SLOTS[key % len(_SLOTS)] + texts[key // len(_SLOTS)], 1.0),) for key in used.tolist())
+    columns[used] = FeatureHasher(shape[1], input_type="pair", alternate_sign=False).transform(names).indices
+    matrix = scipy.sparse.coo_matrix((values.astype(float), (rows, columns[keys])), shape=shape).tocsr()
+    matrix.eliminate_zeros()
+    return matrix
 
 
 @lru_cache(maxsize=1024)
@@ -177,8 +208,13 @@ def folds(groups: list[str], number: int, seed: int = 0) -> np.ndarray:
     return (order % number)[inverse]
 
 
-def margins(matrix: scipy.sparse.csr_matrix, fold: np.ndarray, strength: float = 1.0) -> np.ndarray:
-    """Held-out margin of each pair, Float[n]: above 0 the probe picks the chosen text, 0 is a tie."""
+def margins(
+    matrix: scipy.sparse.csr_matrix, fold: np.ndarray, strength: float = 1.0, solver: str = "liblinear"
+) -> np.ndarray:
+    """Held-out margin of each pair, Float[n]: above 0 the probe picks the chosen text, 0 is a tie.
+
+    `solver` as in scikit-learn: "newton-cg" takes half the time on counts; the audit's columns differ too much in size.
+    """
     out = np.zeros(matrix.shape[0])
     matrix = matrix[:, np.unique(matrix.indices)]  # the solver walks over every column, also over empty ones
     for k in range(int(fold.max()) + 1):
@@ -186,11 +222,17 @@ def margins(matrix: scipy.sparse.csr_matrix, fold: np.ndarray, strength: float =
         train = np.flatnonzero(fold != k)
         if not len(test) or len(train) < 2 or matrix[train].nnz == 0:
             continue
-        flip = np.where(np.arange(len(train)) % 2 == 0, 1.0, -1.0)
-        model = LogisticRegression(C=strength, solver="liblinear", fit_intercept=False, tol=1e-3)
-        model.fit(scipy.sparse.diags(flip) @ matrix[train], flip)
+        flip = np.where(np.arange(len(train)) % 2 == 0, 1.0, -1.0).astype(matrix.dtype)
+        model = LogisticRegression(C=strength, solver=solver, fit_intercept=False, tol=1e-3)
+        model.fit(flipped(matrix[train], flip), flip)
         out[test] = matrix[test] @ model.coef_[0]
     return out
+
+
+def flipped(matrix: scipy.sparse.csr_matrix, sign: np.ndarray) -> scipy.sparse.csr_matrix:
+    """Each row times its sign, so that a classifier sees both classes."""
+    data = matrix.data * np.repeat(sign, np.diff(matrix.indptr))
+    return scipy.sparse.csr_matrix((data, matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
 def hits(margin: np.ndarray) -> np.ndarray:

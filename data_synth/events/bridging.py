@@ -3,7 +3,7 @@
 import re
 
 from data_synth.events import en_words as words
-from data_synth.events.nouns import INDEFINITE, PLURAL_HEADS, head, noun_phrases, singular, words_of
+from data_synth.events.nouns import INDEFINITE, PLURAL_HEADS, head, noun_phrases, singular, singulars_of, words_of
 
 _JOINED = re.compile(r"\band\b")
 _SET = re.compile(r"\ba (?:set|pair|bunch|pile|stack|row|bag|box) of (?:\w+ )?(\w+s)\b", re.IGNORECASE)
@@ -16,14 +16,16 @@ def bridged(first: str, second: str, first_subject: str, second_subject: str, be
     before)?"""
     if _half_of(first_subject, second_subject):
         return True
-    told = {singular(word) for word in words_of(before)}
-    sets = {singular(found[1].lower()) for found in _SET.finditer(first)} - told
-    if sets and any(p.determiner == "the" and singular(p.head) in sets for p in noun_phrases(second)):
-        return True
+    sets = {singular(found[1].lower()) for found in _SET.finditer(first)} if " of " in first else set()
+    if sets:
+        sets -= singulars_of(before)
+        if any(p.determiner == "the" and singular(p.head) in sets for p in noun_phrases(second)):
+            return True
     who = head(second_subject)
     opens = not before and second_subject[:4].lower() == "the " and who in _MANY
-    new = {p.head for p in noun_phrases(first) if p.determiner in INDEFINITE}
-    return opens and who not in new and not words_of(first).isdisjoint(_MANY)
+    if not opens or words_of(first).isdisjoint(_MANY):
+        return False
+    return who not in {p.head for p in noun_phrases(first) if p.determiner in INDEFINITE}
 
 
 def _half_of(one: str, other: str) -> bool:

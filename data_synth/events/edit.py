@@ -6,12 +6,14 @@ from data_synth.events import en_words as words
 
 _COMMON = set(
     "people men women children kids girls boys someone somebody everyone everybody water snow text words music".split()
-)
+).union(words.DETERMINERS, words.PREPOSITIONS, words.ADVERBS, words.POSSESSIVES, words.SUBJECT_PRONOUNS)
 
 
 def splice(text: str, replacements: list[tuple[int, int, str]]) -> tuple[str, list[list[int]]]:
     """Replace non-overlapping spans; returns the new text and the span of each replacement in it, in the order
     given."""
+    if not replacements:
+        return text, []
     order = sorted(range(len(replacements)), key=lambda k: replacements[k][:2])
     parts, landed, cursor, length = [], [[0, 0] for _ in replacements], 0, 0
     for k in order:
@@ -52,8 +54,7 @@ def lower_first(text: str, context: str = "") -> str:
         return text
     if f" {word}" in context and re.search(rf"[a-z,;] {re.escape(word)}\b", context):
         return text  # capitalised in the middle of a sentence: a name
-    known = low in words.DETERMINERS | words.PREPOSITIONS | words.ADVERBS | words.POSSESSIVES | _COMMON
-    known = known or low in words.SUBJECT_PRONOUNS or low in words.verb_forms() or low.endswith(("s", "ing", "ly"))
+    known = low in _COMMON or low in words.verb_forms() or low.endswith(("s", "ing", "ly"))
     if not known and low in context:
         known = re.search(rf"(?<![.!?] )(?<!^)\b{re.escape(low)}\b", context) is not None
     return low[:1] + text[1:] if known else text
@@ -61,5 +62,4 @@ def lower_first(text: str, context: str = "") -> str:
 
 def recase(text: str, like: str, context: str = "") -> str:
     """Give `text` the first-letter case of the text `like` whose slot it takes."""
-    letter = next((c for c in like if c.isalpha()), "")
-    return capital_first(text) if letter.isupper() and like[:1].isupper() else lower_first(text, context)
+    return capital_first(text) if like[:1].isupper() else lower_first(text, context)

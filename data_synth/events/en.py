@@ -4,16 +4,25 @@ import re
 from functools import lru_cache
 
 from data_synth.events import en_words as words
+from data_synth.events.en_tokens import Tokens, tokens
 from data_synth.events.types import AFTER, BEFORE, SIMULTANEOUS, UNKNOWN, Caption, Event, Relation
 
-_TOKEN = re.compile(r"[A-Za-z]+(?:['’-][A-Za-z]+)*|\d+(?:[.,]\d+)*|[^\w\s]")
-_SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)]*(?=\s|$)|\n+")
+_SENTENCE_END = re.compile(r"[.!?…][.!?…]*[\"'”’)]*(?=\s|$)")
+_SENTENCE_OR_LINE_END = re.compile(_SENTENCE_END.pattern + r"|\n+")
 _ABBREVIATION = re.compile(r"\b(?:mr|mrs|ms|dr|st|vs|etc|e\.g|i\.e|no|approx|[a-z])\.$", re.IGNORECASE)
 _MARKER = re.compile(
     rf"(?:(?P<sequence>{words.SEQUENCE_MARKERS})|(?P<simultaneous>{words.SIMULTANEOUS_MARKERS})|(?P<neutral>{words.NEUTRAL_MARKERS}))"
     r"\b(?!')(?:\s*,\s*|\s+|$)",
     re.IGNORECASE,
 )
+_SHORT_ENDS = {"mr", "rs", "ms", "dr", "st", "vs", "tc", ".g", ".e", "no", "ox"}
+_LETTERS = re.compile("[A-Za-z]+")
+_MARKER_OPENINGS = set(
+    re.findall(
+        r"(?:^|\|)([a-z]+)", "|".join((words.SEQUENCE_MARKERS, words.SIMULTANEOUS_MARKERS, words.NEUTRAL_MARKERS))
+    )
+)
+"""First words of the markers: most sentences open with another one, which is found sooner."""
 _NOT_MARKER = re.compile(
     r"(?:next to|first (?:person|one|man|woman|place|time)|last (?:one|person)|later in|at the end of|in the end of|"
     r"(?:second|third|fourth|last|first) \w+|there (?:is|are|was|were)|now (?:that|on))\b",
@@ -38,51 +47,17 @@ _SUBORDINATORS = {
 }
 
 
-class Tokens:
-    """Words and marks of a text as parallel lists: what they say in lower case, where they start and where they end.
-
-    Lists of plain strings and numbers, not one object per token: a caption has hundreds of tokens and is read many
-    times.
-    """
-
-    __slots__ = ("end", "lower", "start", "text")
-
-    def __init__(self, text: str, lower: list[str], start: list[int], end: list[int]):
-        self.text, self.lower, self.start, self.end = text, lower, start, end
-
-    def __len__(self) -> int:
-        return len(self.lower)
-
-    def upper_first(self, i: int) -> bool:
-        """Does token i open with a capital letter?"""
-        return self.text[self.start[i]].isupper()
-
-    def without_first(self) -> "Tokens":
-        """All but the first token."""
-        return Tokens(self.text, self.lower[1:], self.start[1:], self.end[1:])
-
-
-def tokens(text: str, start: int = 0, end: int | None = None) -> Tokens:
-    """Words and punctuation marks of `text[start:end]`, places in the whole text."""
-    return _tokens(text, start, len(text) if end is None else end)
-
-
-@lru_cache(maxsize=1024)
-def _tokens(text: str, start: int, end: int) -> Tokens:
-    body = text[start:end]
-    low = body.lower()
-    found = list(_TOKEN.finditer(low if len(low) == len(body) else body))
-    return Tokens(text, [m[0] for m in found], [start + m.start() for m in found], [start + m.end() for m in found])
-
-
 def split_sentences(text: str) -> list[tuple[int, int]]:
     """Sentence spans, closing punctuation included, white space around them left out."""
     spans, start = [], 0
-    for mark in _SENTENCE_END.finditer(text):
-        if mark.group() == "." and _ABBREVIATION.search(text, max(start, mark.end() - 12), mark.end()):
-            continue
-        spans.append((start, mark.end()))
-        start = mark.end()
+    ends = _SENTENCE_OR_LINE_END if "\n" in text else _SENTENCE_END
+    for mark in ends.finditer(text):
+        end = mark.end()
+        if mark.group() == "." and _may_be_short(text[end - 3 : end - 1]):
+            if _ABBREVIATION.search(text, max(start, end - 12), end):
+                continue
+        spans.append((start, end))
+        start = end
     spans.append((start, len(text)))
     trimmed = []
     for s, e in spans:
@@ -93,12 +68,18 @@ def split_sentences(text: str) -> list[tuple[int, int]]:
     return trimmed
 
 
+def _may_be_short(last: str) -> bool:
+    """Can the two characters in front of a full stop end an abbreviation or be a letter that stands alone?"""
+    return last.lower() in _SHORT_ENDS or not last[:1].isalnum()
+
+
 def leading_marker(text: str, start: int, end: int) -> tuple[str, str, int]:
     """The discourse marker that `text[start:end]` opens with: (words, class, where the rest starts).
 
     Classes: sequence, simultaneous, neutral, or "" when there is none.
     """
-    found = _MARKER.match(text, start, end)
+    opening = _LETTERS.match(text, start, end)
+    found = _MARKER.match(text, start, end) if opening and opening[0].lower() in _MARKER_OPENINGS else None
     if found is None or _NOT_MARKER.match(text, start, end):
         return "", "", start
     cue = found.group().strip(" ,").lower()
@@ -121,12 +102,13 @@ def trim(text: str, start: int, end: int) -> tuple[int, int]:
 
 def find_verb(toks: Tokens, low: int = 0, high: int | None = None) -> int | None:
     """Index of the first finite verb (or of an -ing form when no finite verb follows) among `toks[low:high]`."""
-    high = len(toks) if high is None else high
-    forms = words.verb_forms()
-    participle = None
+    lower, forms, participle = toks.lower, words.verb_forms(), None
+    high = len(lower) if high is None else high
     for i in range(low, high):
-        word = toks.lower[i]
-        before = toks.lower[i - 1] if i > low else ""
+        word = lower[i]
+        if word not in forms and word not in words.AUXILIARIES and word[-1] != "s" and i != low + 1:
+            continue  # no verb, and no pronoun before that would make it one
+        before = lower[i - 1] if i > low else ""
         if word in words.AUXILIARIES and before != "to":
             return i
         if (
@@ -137,7 +119,7 @@ def find_verb(toks: Tokens, low: int = 0, high: int | None = None) -> int | None
             and word.isalpha()
         ):
             return i  # what follows a pronoun subject is its verb, known or not
-        after = toks.lower[i + 1] if i + 1 < high else ""
+        after = lower[i + 1] if i + 1 < high else ""
         if word not in forms:
             if _looks_like_verb(word, before, after):
                 return i
@@ -199,8 +181,8 @@ def clause_parts(text: str, start: int, end: int) -> tuple[str, tuple[int, int] 
     subject_end = index
     while subject_end > 0 and words.is_adverb(toks.lower[subject_end - 1]):
         subject_end -= 1
-    subject = (toks.start[0], toks.end[subject_end - 1]) if subject_end else None
-    return lemma, subject, toks.start[index]
+    subject = (toks.spans[0][0], toks.spans[subject_end - 1][1]) if subject_end else None
+    return lemma, subject, toks.spans[index][0]
 
 
 def _is_stative(text: str, start: int, end: int, lemma: str) -> bool:
@@ -316,11 +298,11 @@ def _clauses(text: str, start: int, end: int) -> list[tuple[str, int, int]]:
     while i < len(toks):
         found = _boundary(toks, i, clause_start)
         if found is not None:
-            cuts.append((cue, toks.start[clause_start], toks.end[i - 1]))
+            cuts.append((cue, toks.spans[clause_start][0], toks.spans[i - 1][1]))
             cue, clause_start = found
             i = clause_start
         i += 1
-    cuts.append((cue, toks.start[clause_start], toks.end[-1]))
+    cuts.append((cue, toks.spans[clause_start][0], toks.spans[-1][1]))
     return cuts
 
 

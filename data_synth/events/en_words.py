@@ -237,7 +237,7 @@ _NO_ADVERBS = set("family fly reply supply jelly belly bully ally lily assembly 
 
 def is_adverb(word: str) -> bool:
     """An adverb that may stand between subject and verb: one of the list, or by its ending ("slightly")."""
-    return word in ADVERBS or (word.endswith("ly") and word not in _NO_ADVERBS and len(word) > 4)
+    return word in ADVERBS or (word[-2:] == "ly" and word not in _NO_ADVERBS and len(word) > 4)
 
 
 SEQUENCE_MARKERS = (

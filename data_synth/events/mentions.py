@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from data_synth.events import en_words as words
+from data_synth.events.background import counted_off
 from data_synth.events.bridging import bridged, subject_it
 from data_synth.events.edit import lower_first, recase, splice
-from data_synth.events.en import clause_parts, tokens
+from data_synth.events.en import clause_parts
+from data_synth.events.en_tokens import tokens, words_in_order
 from data_synth.events.nouns import (
     ANIMALS,
     FEMALE,
@@ -24,6 +26,7 @@ from data_synth.events.nouns import (
     number,
     same_referent,
     singular,
+    singulars_of,
     subject_of,
     words_of,
 )
@@ -65,16 +68,8 @@ _ORDER = re.compile(
     r"((?:[^\s,;]+ ){1,12}?)(then|finally|eventually|subsequently|afterwards|next|later) (?=(\w+))", re.IGNORECASE
 )
 """A word of order behind the subject or the auxiliary."""
-_COUNTED_OFF = re.compile(
-    r"\b(?:the|a|an) (?:first|second|third|fou?rth|fifth|sixth|last|final) (?:clip|video|scene|shot|man|woman|lady|"
-    r"boy|girl|person|group|team|player|one)\b|\bthe next (?!to\b)\w|"
-    r"\b(?:scene|video|clip) ends\b|\b(?:ends?|ending) (?:with|by)\b|"
-    r"\b(?:starts?|starting) (?:with|by)\b|\ba series of\b|"
-    r"\bat the end(?! of)\b|\bas the (?:video|clip|scene) (?:begins|starts|ends)\b|^there (?:is|are|was|were)\b|"
-    r"\ba (?:different|fifth|sixth) (?:group|set|pair|team)\b",
-    re.IGNORECASE,
-)
-"""What says its own place in the telling, or is told in many pieces."""
+_OPENS_ON_ORDER = re.compile(r"(first|now)\s+", re.IGNORECASE)
+_ORDER_WORDS = set("then finally eventually subsequently afterwards next later".split())
 _NEEDS_CONTEXT = set("again more same rest both remaining such those these".split())
 _OBJECT_PRONOUNS = {"it", "them", "him", "her"}
 _OBJECTS = re.compile(r"\b(it|them|him|her)\b", re.IGNORECASE)
@@ -97,7 +92,7 @@ def swap(first: str, second: str, context: str = "", before: str = "") -> tuple[
     `context`: the whole caption, for the case of names; `before`: what stands before `first`, where a pronoun of the
     second clause may have its antecedent.
     """
-    if _COUNTED_OFF.search(first) or _COUNTED_OFF.search(second) or same_step(first, second):
+    if counted_off(first) or counted_off(second) or same_step(first, second):
         return None
     (first, order_a), (second, order_b) = _without_order(first), _without_order(second)
     if (order_a and _SUBORDINATE.match(second)) or (order_b and _SUBORDINATE.match(first)):
@@ -108,6 +103,8 @@ def swap(first: str, second: str, context: str = "", before: str = "") -> tuple[
 
 def _without_order(clause: str) -> tuple[str, str]:
     """A clause without the word of order inside it, and that word: ("he jumps", "then") from "he then jumps"."""
+    if words_of(clause).isdisjoint(_ORDER_WORDS):
+        return clause, ""
     found = _ORDER.match(clause)
     verb = clause_parts(clause, 0, len(clause))[2]
     if not found or found[3].lower() not in words.verb_forms() or verb is None:
@@ -132,7 +129,7 @@ def _swap(first: str, second: str, context: str, before: str) -> tuple[str, str]
     first_subject, second_subject = subject_of(first), subject_of(second)
     if second_subject.lower() in ("he", "she") and not _OTHERS.isdisjoint(words_of(first)):
         return None  # "another man stands next to him … he": either of the two
-    if any(_lost_subject(clause) for clause in (first, second)) or _OPENS_ON_ANOTHER.match(second):
+    if _lost_subject(first) or _lost_subject(second) or _OPENS_ON_ANOTHER.match(second):
         return None
     if bridged(first, second, first_subject, second_subject, before):
         return None
@@ -177,6 +174,7 @@ def _could_be(pronoun: str, noun_phrase: str) -> bool:
     return not known and number(noun_phrase) == "sg"
 
 
+@lru_cache(maxsize=1024)
 def _lost_subject(clause: str) -> bool:
     """ "Leaves fall", "Back in the water passing": a sentence whose subject or verb the rules did not find."""
     if not clause[:1].isupper() or subject_of(clause):
@@ -216,7 +214,7 @@ def _number_said(predicate: str, noun_phrase: str) -> str:
 
 def _inner_order(predicate: str) -> tuple[str, str]:
     """("then ", "jumps") from "then jumps"; ("", predicate) where no word of order opens it."""
-    found = re.match(r"(first|now)\s+", predicate, re.IGNORECASE)
+    found = _OPENS_ON_ORDER.match(predicate)
     return (found.group(), predicate[found.end() :]) if found else ("", predicate)
 
 
@@ -242,9 +240,9 @@ def agree(predicate: str, wanted: str) -> str | None:
         if finite and not words.is_adverb(word):
             lemma, tag = forms.get(word, ("", ""))
             if tag in ("third", "base"):
-                edits.append((toks.start[i], toks.end[i], words.conjugate(word, lemma, wanted)))
+                edits.append((*toks.spans[i], words.conjugate(word, lemma, wanted)))
             elif word in {"was", "were"}:
-                edits.append((toks.start[i], toks.end[i], "was" if wanted == "sg" else "were"))
+                edits.append((*toks.spans[i], "was" if wanted == "sg" else "were"))
             elif not tag and word not in words.AUXILIARIES and wanted == "pl":
                 return None
             finite = False
@@ -256,8 +254,10 @@ def agree(predicate: str, wanted: str) -> str | None:
 
 @lru_cache(maxsize=4096)
 def _tag(predicate: str) -> str:
-    first = next((word for word in tokens(predicate).lower if not words.is_adverb(word)), "")
-    return words.verb_forms().get(first, ("", ""))[1]
+    for word in words_in_order(predicate):
+        if not words.is_adverb(word):
+            return words.verb_forms().get(word, ("", ""))[1]
+    return ""
 
 
 def _candidates(phrases: Sequence[NounPhrase], pronoun: str) -> list[NounPhrase]:
@@ -293,17 +293,14 @@ def _known_too_early(a: str, b: str, subject: str, before: str) -> bool:
     from the start often enough."""
     known = {p.head for p in noun_phrases(a) if p.determiner in INDEFINITE}
     known |= {singular(p.head) for p in noun_phrases(a) if p.determiner in ("the", *words.POSSESSIVES)}
-    told = {singular(w) for w in words_of(before)} if before else set()
-    said = {singular(w) for w in words_of(a)} - told
     for phrase in noun_phrases(b):
         person = phrase.head in PERSONS or phrase.head in ANIMALS or singular(phrase.head) in PERSONS
-        definite = phrase.determiner in ("the", "this", "that", "these", "those") and person
-        if definite and known.isdisjoint((phrase.head, singular(phrase.head))) and singular(phrase.head) in said:
+        points = phrase.determiner in ("this", "that", "these", "those")  # "whisk those eggs"
+        definite = phrase.determiner == "the" and person and known.isdisjoint((phrase.head, singular(phrase.head)))
+        if (points or definite) and singular(phrase.head) in singulars_of(a) - singulars_of(before):
             return True
-        if phrase.determiner in ("this", "that", "these", "those") and singular(phrase.head) in said:
-            return True  # "whisk those eggs"
     mine = not subject and subject_of(b).lower() in ("we", "you", "i", "there")
-    return mine and re.search(r"\b(?:his|her|their)\b", b, re.IGNORECASE) is not None
+    return mine and not words_of(b).isdisjoint(("his", "her", "their"))
 
 
 def _leans_back(a: str, b: str, subject: str, before: str) -> bool:

@@ -9,9 +9,12 @@ open). The weights are multiples of 0.05 set by hand while looking at logistic f
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, reduce
+from itertools import accumulate, pairwise
+from math import inf
+from operator import or_
 
-from data_synth.events.nouns import same_referent, subject_of
+from data_synth.events.nouns import same_referent, subject_of, words_of
 
 ATELIC = (
     r"play\w*|danc\w+|perform\w*|rides?|riding|wash\w*|practic\w+|exercis\w+|swim\w*|skat\w+|ski\w*|surf\w*|work\w*"
@@ -83,85 +86,84 @@ WORDS_FIRST, WORDS_SECOND = -0.15, -0.40
 PAUSE = -0.45
 """A second sentence with a comma or semicolon inside."""
 
-_WORD = re.compile(r"[a-z]+")
+_LETTERS = re.compile(r"[a-z]+")
 _PAUSE = re.compile(r"\w[,;] ")
-_COMPILED = {
-    name: tuple((weight, re.compile(pattern)) for weight, pattern in table)
-    for name, table in {
-        "first": FIRST_WORD,
-        "second": SECOND_WORD,
-        "first opening": FIRST_OPENING,
-        "second opening": SECOND_OPENING,
-    }.items()
-}
-_PHRASES = {
-    name: tuple((weight, re.compile(pattern), frozenset(held.split())) for weight, pattern, held in table)
-    for name, table in {"first": FIRST_PHRASE, "second": SECOND_PHRASE}.items()
-}
+_ROWS = tuple(re.compile("|".join(row[-1].split())) for row in FIRST_WORD + SECOND_WORD + FIRST_PHRASE + SECOND_PHRASE)
+"""The words that each row of the tables waits for; the rows are the bits of what `_cues` finds."""
+_ANY = re.compile("|".join(row.pattern for row in _ROWS))
+_ENDS = list(accumulate(map(len, (FIRST_WORD, SECOND_WORD, FIRST_PHRASE, SECOND_PHRASE)), initial=0))
+_FIRST, _SECOND, _FIRST_PHRASES, _SECOND_PHRASES = ((1 << high) - (1 << low) for low, high in pairwise(_ENDS))
+"""Which bits of `_cues` are whose."""
+_WEIGHTS = [row[0] for row in FIRST_WORD + SECOND_WORD + FIRST_PHRASE + SECOND_PHRASE]
+_PHRASES = [
+    None if len(row) == 2 else re.compile(row[1]) for row in FIRST_WORD + SECOND_WORD + FIRST_PHRASE + SECOND_PHRASE
+]
+_OPENINGS = tuple(
+    tuple((weight, re.compile(pattern)) for weight, pattern in table) for table in (FIRST_OPENING, SECOND_OPENING)
+)
 
 
-@lru_cache(maxsize=65536)
-def _cues(word: str) -> tuple[int, int]:
-    """Which patterns of the first and of the second sentence's table a word matches, as bits."""
-    first, second = (
-        sum(1 << k for k, (_, pattern) in enumerate(_COMPILED[table]) if pattern.fullmatch(word))
-        for table in ("first", "second")
-    )
+@lru_cache(maxsize=16384)
+def _cues(word: str) -> int:
+    """Which rows of the tables a word matches, as bits."""
+    if _ANY.fullmatch(word) is None:
+        return 0
+    return sum(1 << k for k, row in enumerate(_ROWS) if row.fullmatch(word))
+
+
+@lru_cache(maxsize=16384)
+def _opening(word: str) -> tuple[float, float]:
+    """Sums of the weights of what the first word of a first and of a second sentence matches."""
+    first, second = (sum(weight for weight, pattern in table if pattern.fullmatch(word)) for table in _OPENINGS)
     return first, second
 
 
-@lru_cache(maxsize=65536)
-def _weight(table: str, cues: int) -> float:
-    """Sum of the weights of a set of patterns given as bits."""
-    return sum(weight for k, (weight, _) in enumerate(_COMPILED[table]) if cues >> k & 1)
-
-
-@lru_cache(maxsize=65536)
-def _opening(table: str, word: str) -> float:
-    """Sum of the weights of what the first word matches."""
-    return sum(weight for weight, pattern in _COMPILED[table] if pattern.fullmatch(word))
-
-
-def _phrases(table: str, low: str, held: set[str]) -> float:
-    """Sum of the weights of the phrases in a sentence that holds these words."""
-    rows = _PHRASES[table]
-    return sum([weight for weight, pattern, needed in rows if not held.isdisjoint(needed) and pattern.search(low)])
+@lru_cache(maxsize=4096)
+def _rows(cues: int) -> list[int]:
+    """Which bits are set."""
+    return [k for k in range(len(_ROWS)) if cues >> k & 1]
 
 
 @lru_cache(maxsize=4096)
+def _weight(cues: int) -> float:
+    """Sum of the weights of these rows."""
+    return sum([_WEIGHTS[k] for k in _rows(cues)])
+
+
+def _phrases(cues: int, low: str) -> float:
+    """Sum of the weights of those of these phrases that a sentence holds."""
+    return sum([_WEIGHTS[k] for k in _rows(cues) if _PHRASES[k].search(low)]) if cues else 0
+
+
+@lru_cache(maxsize=1024)
 def _scores(sentence: str) -> tuple[float, float]:
     """Sum of the weights of the cues in one sentence: as the first of two neighbours, and as the second."""
     low = sentence.lower()
-    found = _WORD.findall(low)
-    if not found:
+    found = _LETTERS.search(low)
+    if found is None:
         return 0.0, 0.0
-    held = set(found)
-    first = second = 0
-    for cues in map(_cues, held):
-        first |= cues[0]
-        second |= cues[1]
+    cues = reduce(or_, map(_cues, words_of(sentence.rstrip("."))))
+    opens_first, opens_second = _opening(found[0])
     length = min(low.count(" ") + 1, 30) / 10
     pause = PAUSE if (", " in low or "; " in low) and _PAUSE.search(low) else 0.0
     return (
-        WORDS_FIRST * length
-        + _weight("first", first)
-        + _opening("first opening", found[0])
-        + _phrases("first", low, held),
-        WORDS_SECOND * length
-        + _weight("second", second)
-        + _opening("second opening", found[0])
-        + _phrases("second", low, held)
-        + pause,
+        WORDS_FIRST * length + _weight(cues & _FIRST) + opens_first + _phrases(cues & _FIRST_PHRASES, low),
+        WORDS_SECOND * length + _weight(cues & _SECOND) + opens_second + _phrases(cues & _SECOND_PHRASES, low) + pause,
     )
 
 
-def overlap_risk(sentences: Sequence[str], first: int) -> float:
-    """Score of sentences `first` and `first + 1`: the higher, the likelier that they happen at the same time."""
+def overlap_risk(sentences: Sequence[str], first: int, most: float = inf) -> float:
+    """Score of sentences `first` and `first + 1`: the higher, the likelier that they happen at the same time. What
+    exceeds `most` may lack the weight of a stranger, which takes the longest to find."""
     place = OPENING if first == 0 else AFTER_OPENING if first == 1 else 0.0
     place += CLOSING if first == len(sentences) - 2 else 0.0
     place += TWO if len(sentences) == 2 else THREE if len(sentences) == 3 else 0.0
     place += ALONG * first / len(sentences) + (MANY if len(sentences) > 8 else 0.0)
     a, b = sentences[first].strip(), sentences[first + 1].strip()
-    if b[:4].lower() == "the " and not same_referent(subject_of(a), subject_of(b)):
-        place += STRANGER
-    return round(place + _scores(a)[0] + _scores(b)[1], 4)
+    said_a, said_b = _scores(a)[0], _scores(b)[1]
+    risk = round(place + said_a + said_b, 4)
+    if risk > most or b[:4].lower() != "the ":
+        return risk
+    if same_referent(subject_of(a.rstrip(".")), subject_of(b.rstrip("."))):  # without: read so again by the swap
+        return risk
+    return round(place + STRANGER + said_a + said_b, 4)

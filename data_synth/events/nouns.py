@@ -1,15 +1,18 @@
 """Nouns of English captions: the subject of a clause, the head of a noun phrase, and whether two name the same one."""
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from data_synth.events import en_words as words
-from data_synth.events.en import Tokens, clause_parts, tokens
+from data_synth.events.en import clause_parts
+from data_synth.events.en_tokens import plain_words, tokens, words_in_order
 
 MALE = set("man boy guy male gentleman father dad son king actor he husband waiter".split())
 FEMALE = set("woman girl lady female mother mom daughter queen actress she wife bride waitress".split())
 _STOPPERS = set("and or but then before after while as when until who that which where so because not is are".split())
+_MARKS = {",", "."}
+_CLOSERS = _STOPPERS | words.PREPOSITIONS
 INDEFINITE = {"a", "an", "some", "two", "three", "four", "five", "six", "several"}
 _ANOTHER_ONE = re.compile(r"\b(first|second|third|fourth|last|next|other|same|former|latter)\b", re.IGNORECASE)
 NO_PERSON = set(
@@ -40,7 +43,10 @@ _IRREGULAR = {"men": "man", "women": "woman", "children": "child", "people": "pe
 @lru_cache(maxsize=1024)
 def words_of(text: str) -> frozenset[str]:
     """The words of a text, in lower case."""
-    return frozenset(re.findall(r"[a-z]+", text.lower()))
+    plain = plain_words(text)
+    if plain is None:
+        return frozenset(re.findall(r"[a-z]+", text.lower()))
+    return frozenset(plain) - _MARKS if "," in text or "." in text else frozenset(plain)
 
 
 @lru_cache(maxsize=4096)
@@ -54,7 +60,7 @@ def subject_of(text: str) -> str:
 def head(noun_phrase: str) -> str:
     """Head noun of a subject: the last word before a preposition, participle or relative pronoun."""
     words_seen = []
-    for word in tokens(noun_phrase).lower:
+    for word in words_in_order(noun_phrase):
         if words_seen and (
             word in words.PREPOSITIONS
             or word in {"who", "that", "which", ",", "and"}
@@ -128,8 +134,7 @@ def same_referent(a: str, b: str) -> bool:
     return a.lower() == b.lower()
 
 
-@dataclass(frozen=True)
-class NounPhrase:
+class NounPhrase(NamedTuple):
     """Determiner, adjectives and head noun, with the span in the clause."""
 
     start: int
@@ -142,31 +147,41 @@ class NounPhrase:
 @lru_cache(maxsize=4096)
 def noun_phrases(text: str) -> tuple[NounPhrase, ...]:
     """Noun phrases that open with a determiner, in order, up to and including their head noun."""
-    toks, found, i = tokens(text), [], 0
-    while i < len(toks):
-        if toks.lower[i] not in words.DETERMINERS:
-            i += 1
+    toks, found, after = tokens(text), [], 0
+    lower, spans = toks.lower, toks.spans
+    for i, word in enumerate(lower):
+        if word not in words.DETERMINERS or i < after:
             continue
-        j = i + 1
-        while j < len(toks) and j - i <= 5 and toks.lower[j][0].isalnum() and not _ends_phrase(toks, i, j):
-            j += 1
-        if j > i + 1:
-            span = (toks.start[i], toks.end[j - 1])
-            found.append(NounPhrase(*span, text[slice(*span)], toks.lower[i], toks.lower[j - 1]))
-        i = j
+        after = _phrase_end(lower, i)
+        if after > i + 1:
+            start, end = spans[i][0], spans[after - 1][1]
+            found.append(NounPhrase(start, end, text[start:end], word, lower[after - 1]))
     return tuple(found)
 
 
-def _ends_phrase(toks: Tokens, i: int, j: int) -> bool:
-    """Does token j no longer belong to the noun phrase that opens at token i?"""
-    word = toks.lower[j]
-    if word in _STOPPERS or word in words.PREPOSITIONS or (word in words.DETERMINERS and j > i + 1):
-        return True
-    tag = words.verb_forms().get(word, ("", ""))[1]
-    many = toks.lower[j - 1] in PLURAL_HEADS or toks.lower[j - 1] in _IRREGULAR  # "the women | mix"
-    return j > i + 1 and (tag in {"third", "ing"} or word in words.AUXILIARIES or (tag == "base" and many))
+def _phrase_end(lower: list[str], i: int) -> int:
+    """Which token no longer belongs to the noun phrase that opens at token i."""
+    forms = words.verb_forms()
+    for j in range(i + 1, min(i + 6, len(lower))):
+        word = lower[j]
+        if word in _CLOSERS or not word[0].isalnum():
+            return j
+        if j == i + 1:
+            continue
+        tag = forms[word][1] if word in forms else ""
+        if tag == "third" or tag == "ing" or word in words.DETERMINERS or word in words.AUXILIARIES:
+            return j
+        if tag == "base" and (lower[j - 1] in PLURAL_HEADS or lower[j - 1] in _IRREGULAR):
+            return j  # "the women | mix"
+    return min(i + 6, len(lower))
 
 
 def singular(noun: str) -> str:
     """The noun without its plural ending, as far as that is regular."""
     return _IRREGULAR.get(noun) or (noun[:-1] if noun.endswith("s") and not noun.endswith("ss") else noun)
+
+
+@lru_cache(maxsize=1024)
+def singulars_of(text: str) -> frozenset[str]:
+    """The words of a text, each without its plural ending."""
+    return frozenset(map(singular, words_of(text)))

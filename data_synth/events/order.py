@@ -3,6 +3,7 @@
 import re
 from functools import lru_cache
 
+from data_synth.events.en_tokens import plain_words
 from data_synth.events.mentions_zh import subject
 from data_synth.events.types import AFTER, BEFORE, SIMULTANEOUS, UNKNOWN, Caption
 
@@ -11,7 +12,7 @@ _STOP = set(
     """a an the this that these those his her its their he she it they we him them is are was were be been being to
     of in on at with
     and then next finally after before while as one another first later so from by for into onto two some again own
-    it's""".split()
+    it's , .""".split()
 )
 
 
@@ -24,8 +25,9 @@ def content_words(text: str, language: str) -> frozenset[str]:
         body = _COUNTED.sub("", text[len(who) :]) or text  # who and what may have been traded for 他 and 它
         body = re.sub(r"[^\u3400-\u9fff]|[了着过地的得他她它们个只把完先再就又便]|开始", "", body)
         return frozenset(body[i : i + 2] for i in range(max(len(body) - 1, 1))) if body else frozenset()
-    found = re.findall(r"[a-z]+(?:['-][a-z]+)*|\d+", text.lower())
-    return frozenset(_stem(w) for w in found if w not in _STOP)
+    plain = plain_words(text)
+    found = re.findall(r"[a-z]+(?:['-][a-z]+)*|\d+", text.lower()) if plain is None else plain
+    return frozenset(map(_stem, set(found) - _STOP))
 
 
 @lru_cache(maxsize=65536)
@@ -45,7 +47,10 @@ def event_words(caption: Caption, index: int) -> frozenset[str]:
 
 def overlap(a: frozenset[str], b: frozenset[str]) -> float:
     """Jaccard overlap of two sets of content words."""
-    return len(a & b) / len(a | b) if a or b else 0.0
+    if not a and not b:
+        return 0.0
+    shared = len(a & b)
+    return shared / (len(a) + len(b) - shared)
 
 
 def locate(caption: Caption, words: frozenset[str], taken: int | None = None) -> int | None:

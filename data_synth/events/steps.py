@@ -4,7 +4,7 @@ import re
 from functools import lru_cache
 
 from data_synth.events import en_words as words
-from data_synth.events.en import tokens
+from data_synth.events.en_tokens import words_in_order
 from data_synth.events.nouns import singular, subject_of, words_of
 
 _WEAK_VERBS = set("be have do get go take put make see show begin start use set add".split())
@@ -17,6 +17,9 @@ _PREPARES = set("cut chop slice dice mince grate crush peel beat whisk stir mix 
 _NAMES = set("juice smoke paste dry cook grind clear prepare chill fry".split())
 """Forms of verbs that mostly stand in names of ingredients here ("ground pepper", "the stir fry")."""
 _IN_EVERYTHING = {"salt", "pepper", "sugar"}
+_SMALL = words.PREPOSITIONS | words.DETERMINERS | words.AUXILIARIES | words.verb_forms().keys() | _IN_EVERYTHING
+_SHOWN_WORDS = {"shown", "displayed", "presented"}
+_SHOWN = re.compile(r"\b(?:is|are) (?:then )?(?:shown|displayed|presented)\.?$")
 
 
 def same_step(first: str, second: str) -> bool:
@@ -24,8 +27,7 @@ def same_step(first: str, second: str) -> bool:
     in common ("crack two eggs … chop the herbs"), or both only adding something; or two clauses that only say that
     something is shown. Sentences about people that share a verb stay: in ActivityNet they overlap in time less than
     others."""
-    shown = r"\b(?:is|are) (?:then )?(?:shown|displayed|presented)\.?$"
-    if re.search(shown, first) and re.search(shown, second):
+    if not words_of(first).isdisjoint(_SHOWN_WORDS) and _SHOWN.search(first) and _SHOWN.search(second):
         return True
     if subject_of(first) or subject_of(second):
         return False
@@ -50,13 +52,11 @@ def _only_adds(step: str) -> bool:
 def _verbs(text: str) -> frozenset[str]:
     """Lemmas of the words that are forms of verbs, those left out that go with anything."""
     forms = words.verb_forms()
-    return frozenset(forms[w][0] for w in tokens(text).lower if w in forms) - _WEAK_VERBS
+    return frozenset(forms[w][0] for w in words_in_order(text) if w in forms) - _WEAK_VERBS
 
 
 @lru_cache(maxsize=4096)
 def _things(text: str) -> frozenset[str]:
     """The nouns of a step, by what is left without verbs and small words."""
-    small = words.PREPOSITIONS | words.DETERMINERS | words.AUXILIARIES | words.verb_forms().keys()
-    small = small | _IN_EVERYTHING
-    left = (w for w in words_of(text) if len(w) > 3 and w not in small and not words.is_adverb(w))
+    left = (w for w in words_of(text) if len(w) > 3 and w not in _SMALL and not words.is_adverb(w))
     return frozenset(map(singular, left))

@@ -104,18 +104,21 @@ def _thinned(made, places: Sequence[tuple[int, int]], operator: str, fitted: Fit
 
 def _contrasts(operator: str, pairs: Sequence[tuple[str, str]]) -> scipy.sparse.csr_matrix:
     """Float[n, BUCKETS]: what blind probes see of each (chosen, rejected); of swaps, what moved is all there is."""
-    seen = probes.moved if operator == "order_swap" else contrast
-    return probes.hashed((seen(a, b) for a, b in pairs), BUCKETS)
+    places = probes.moved(pairs, BUCKETS)
+    if operator == "order_swap":
+        return places
+    return places + probes.hashed((contrast(a, b) for a, b in pairs), BUCKETS)
 
 
 def contrast(chosen: str, rejected: str) -> probes.Features:
-    """What the audit's probes see of a pair, from the words around the change alone: most of a caption stays, and its
-    features would cancel."""
+    """What the audit's probes see of the words of a pair, from those around the change alone: most of a caption stays,
+    and its features would cancel."""
     left, right = trimmed(chosen, rejected)
-    found = probes.moved(chosen, rejected)
-    for name, probe in (("surface", probes.surface), ("ngram", probes.ngram)):
-        found.update((f"{name} {key}", value) for key, value in probes.contrast(probe, left, right).items())
-    return found
+    return {
+        f"{name} {key}": value
+        for name, probe in (("surface", probes.surface), ("ngram", probes.ngram))
+        for key, value in probes.contrast(probe, left, right).items()
+    }
 
 
 def trimmed(chosen: str, rejected: str) -> tuple[str, str]:

@@ -109,7 +109,8 @@ def load(name: str) -> Callable[..., Negative | None]:
 def read_ahead(rows: Sequence[CaptionRow], options: Options) -> None:
     """Let spaCy read the texts of rows in one go, which is twice as fast as one by one; nothing for other parsers."""
     if cli.parser_used(options.parser, "en") == "spacy":
-        en_spacy.read_ahead(text for row in rows for text in (row.sentences or [row.caption]) if text.isascii())
+        texts = (order_swap.to_confirm(row.sentences) if row.sentences else [row.caption] for row in rows)
+        en_spacy.read_ahead(text for some in texts for text in some if text.isascii())
 
 
 def _mask(options: Options) -> Callable[[str], tuple[str, dict[str, int]]]:

@@ -153,7 +153,7 @@ def run(
         spool = folder / "spool.jsonl"
         sample = _Sample(BUCKETS) if balanced and "order_swap" in operators else None
         with whole(quarantine, "w") as bad, spool.open("w", encoding="utf-8") as spooled:
-            for row in _read_ahead(read_rows(captions, seen), parser):
+            for row in _read_ahead(read_rows(captions, seen), operators, parser):
                 counts.rows += 1
                 if row.reason:
                     counts.quarantined += 1
@@ -200,15 +200,16 @@ def parser_used(parser: str, language: str) -> str:
     return wanted
 
 
-def _read_ahead(rows: Iterator[Row], parser: str) -> Iterator[Row]:
+def _read_ahead(rows: Iterator[Row], operators: dict, parser: str) -> Iterator[Row]:
     """The same rows; with spaCy their texts are read in groups, which is twice as fast as one by one."""
     if parser_used(parser, "en") != "spacy":
         yield from rows
         return
     while group := list(itertools.islice(rows, 256)):
-        en_spacy.read_ahead(
-            text for row in group if not row.reason for text in (row.sentences or [row.text]) if text.isascii()
-        )
+        usable = [row for row in group if not row.reason]
+        swaps = [text for row in usable if "order_swap" in operators for text in order_swap.to_confirm(row.sentences)]
+        texts = [row.text for row in usable if not row.sentences]
+        en_spacy.read_ahead(text for text in swaps + texts if text.isascii())
         yield from group
 
 
@@ -243,7 +244,7 @@ def _priority(line: dict) -> float:
 
 
 def _contrasts(lines: list[dict]):
-    return probes.hashed((probes.moved(line["chosen"], line["rejected"]) for line in lines), BUCKETS)
+    return probes.moved(((line["chosen"], line["rejected"]) for line in lines), BUCKETS)
 
 
 class _Sample:

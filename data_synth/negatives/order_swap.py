@@ -131,36 +131,29 @@ def _cue(caption: Caption, first: int, second: int) -> str:
     return ", ".join(f"'{cue}'" for cue in cues if cue) or "its order"
 
 
-def corrupt_sentences(
-    sentences: Sequence[str], *, first: int, language: str | None = None, parser: str = "rules"
-) -> Negative | None:
+def corrupt_sentences(sentences: Sequence[str], *, first: int, language: str | None = None) -> Negative | None:
     """Swap sentences `first` and `first + 1` of a description given as a list; None when the order has no evidence.
-
-    `parser`: with "spacy" (English, where it is installed) a sentence whose main verb it reads elsewhere is left alone.
 
     `Negative.text` joins the sentences (by a space; Chinese without); `edit["sentences"]` holds the two positions.
     """
-    whole = " ".join(sentences)
-    language = language or detect_language(whole)
+    language = language or detect_language(" ".join(sentences))
     gap = "" if language == "zh" else " "
     a, b = sentences[first], sentences[first + 1]
     a_kind, a_span = _body(a, language)
     b_kind, b_span = _body(b, language)
     if "simultaneous" in (a_kind, b_kind) or a_span[0] >= a_span[1] or b_span[0] >= b_span[1]:
         return None
-    risk = overlap_risk(sentences, first) if language == "en" else 0.0
+    risk = overlap_risk(sentences, first, RISK) if language == "en" else 0.0
     if (language == "zh" and b_kind != "sequence") or risk > RISK:
         return None
     texts = a[slice(*a_span)], b[slice(*b_span)]
     if language == "en" and _at_once(texts, first):
         return None
-    if parser == "spacy" and language == "en" and not _confirmed((a, a_span), (b, b_span)):
-        return None
-    keys = [content_words(text, language) for text in texts]
+    keys = [content_words(texts[0], language), content_words(texts[1], language)]
     if not keys[0] or not keys[1] or overlap(*keys) >= REPEAT:
         return None
     before = gap.join(sentences[:first])
-    swapped = mentions_zh.swap(*texts) if language == "zh" else mentions.swap(*texts, whole, before)
+    swapped = mentions_zh.swap(*texts) if language == "zh" else mentions.swap(*texts, " ".join(sentences), before)
     if swapped is None or (language == "en" and _said_twice(a[: a_span[0]], swapped[0])):
         return None
     if not _turned(keys, [content_words(text, language) for text in swapped]):
@@ -174,34 +167,52 @@ def corrupt_sentences(
 
 def _said_twice(lead: str, clause: str) -> bool:
     """Would "Now" stand in front of "she is now going"?"""
-    opening = clause.lower().split(",")[0].split()[:5]
-    return any(word in opening for word in _ORDER_WORD.findall(lead.lower()))
+    said = _ORDER_WORD.findall(lead.lower()) if lead else []
+    return bool(said) and not set(clause.lower().split(",")[0].split()[:5]).isdisjoint(said)
 
 
 def _at_once(texts: tuple[str, str], first: int) -> bool:
     """Does one of two English sentences tell a background or sum the clip up, or do both tell what goes on?"""
-    if any(is_background(text) for text in texts) or (first == 0 and _SUMMARY.search(texts[0])):
+    if is_background(texts[0]) or is_background(texts[1]) or (first == 0 and _SUMMARY.search(texts[0])):
         return True
-    return all(_GOES_ON.match(text) for text in texts)
-
-
-def _confirmed(*sentences: tuple[str, tuple[int, int]]) -> bool:
-    """Does spaCy find the main verb of each sentence where the rules do? True where it is not installed."""
-    from data_synth.events import en_spacy
-
-    if en_spacy.model() is None:
-        return True
-    found = [(sentence, en.clause_parts(sentence, *span)[2]) for sentence, span in sentences]
-    return all(start is not None and en_spacy.confirms(sentence, start) for sentence, start in found)
+    return _GOES_ON.match(texts[0]) is not None and _GOES_ON.match(texts[1]) is not None
 
 
 def sentence_pairs(sentences: Sequence[str], parser: str = "rules") -> Iterator[Negative]:
-    """Every neighbouring pair of a list of sentences that may be swapped."""
+    """Every neighbouring pair of a list of sentences that may be swapped.
+
+    `parser`: with "spacy" (English, where it is installed) a sentence whose main verb it reads elsewhere is left alone.
+    """
+    if parser == "spacy":
+        yield from (negative for negative in _by_rules(tuple(sentences)) if _confirmed(sentences, negative))
+        return
     language = detect_language(" ".join(sentences))
     for first in range(len(sentences) - 1):
-        negative = corrupt_sentences(sentences, first=first, language=language, parser=parser)
+        negative = corrupt_sentences(sentences, first=first, language=language)
         if negative is not None:
             yield negative
+
+
+def to_confirm(sentences: Sequence[str]) -> Iterator[str]:
+    """The sentences that spaCy reads for `sentence_pairs`: those that the rules would swap, less than half."""
+    for place in sorted({k for negative in _by_rules(tuple(sentences)) for k in negative.edit["sentences"]}):
+        yield sentences[place]
+
+
+@lru_cache(maxsize=512)
+def _by_rules(sentences: tuple[str, ...]) -> tuple[Negative, ...]:
+    return tuple(sentence_pairs(sentences))
+
+
+def _confirmed(sentences: Sequence[str], negative: Negative) -> bool:
+    """Does spaCy find the main verb of both English sentences where the rules do? True where it is not installed."""
+    from data_synth.events import en_spacy
+
+    if en_spacy.model() is None or detect_language(" ".join(sentences)) == "zh":
+        return True
+    told = [sentences[k] for k in negative.edit["sentences"]]
+    found = [(sentence, en.clause_parts(sentence, *_body(sentence, "en")[1])[2]) for sentence in told]
+    return all(start is not None and en_spacy.confirms(sentence, start) for sentence, start in found)
 
 
 @lru_cache(maxsize=1024)

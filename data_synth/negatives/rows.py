@@ -87,7 +87,7 @@ def check(number: int, line: bytes) -> Row:
     if name == "sentences":
         row.sentences = [s.strip() for s in data[name]]
         whole = " ".join(row.sentences)
-        row.text = "".join(row.sentences) if _HAN.search(whole) else whole
+        row.text = whole if whole.isascii() or not _HAN.search(whole) else "".join(row.sentences)
     else:
         row.text = data[name]
     row.passed = _passed(data, name)
@@ -136,6 +136,8 @@ def text_reason(value: object) -> str:
         return "the caption is blank"
     if len(value) > LONGEST:
         return f"the caption has {len(value)} characters, more than {LONGEST}"
+    if value.isprintable():  # neither half pairs nor control characters, and sooner known
+        return _language_reason(value)
     if _SURROGATE.search(value):
         return "the caption holds half a surrogate pair; write it as UTF-8"
     found = _CONTROL.search(value)

@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -70,11 +71,21 @@ def test_without_grouping_the_same_source_leaks():
     assert ungrouped > 0.9 and abs(grouped - 0.5) < 0.12
 
 
-def test_moved_equals_the_difference_of_positions():
-    chosen, rejected = "A dog runs. A cat sits. A man sings. It ends.", "A dog runs. A man sings. A cat sits. It ends."
-    found = probes.moved(chosen, rejected)
-    for name, value in probes.contrast(probes.position, chosen, rejected).items():
-        assert found[name] == pytest.approx(value)
+def test_moved_equals_the_difference_of_positions_and_of_words():
+    pairs = [
+        ("A dog runs. A cat sits. A man sings. It ends.", "A dog runs. A man sings. A cat sits. It ends."),
+        ("A dog runs, then, a cat sits.", "A cat sits, then a dog runs, runs."),
+        ("It ends.", "It ends."),
+        ("狗跑进来。猫坐下。人笑了。", "猫坐下。狗跑进来。人笑了。"),
+        ("One. Two. Three. Four. Five. Six.", "One. Two. Three. Five. Four."),
+    ]
+    expected = []
+    for chosen, rejected in pairs:
+        single = Counter(probes.words(chosen))
+        single.subtract(probes.words(rejected))
+        expected.append(probes.contrast(probes.position, chosen, rejected) | {f"w {w}": n for w, n in single.items()})
+    found = probes.moved(pairs)
+    assert abs(found - probes.hashed(expected)).max() == 0 and found.nnz > 60
 
 
 def test_interval_covers_the_share_and_resamples_sources():
