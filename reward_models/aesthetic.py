@@ -69,13 +69,15 @@ class Scorer:
 
     def score_tensors(
         self,
-        images: Float[Tensor, "items 3 height width"] | Float[Tensor, "items frames 3 height width"],
+        pixels: Float[Tensor, "items 3 height width"] | Float[Tensor, "items frames 3 height width"],
         faces: Sequence[Box | None] | None = None,
+        prompts: Sequence[Any] | None = None,
     ) -> Float[Tensor, " items"]:
-        """Scores with their graph; pixels in [0, 1]. The same numbers as for files with these pixels."""
-        if images.ndim not in (4, 5):
-            raise ValueError(f"images has shape {tuple(images.shape)}; expected [B, 3, H, W] or [B, T, 3, H, W].")
-        return self._chosen(self._forward(list(images), faces))
+        """Scores with their graph; pixels in [0, 1]. The same numbers as for files with these pixels. `prompts` are not
+        read."""
+        if pixels.ndim not in (4, 5):
+            raise ValueError(f"pixels has shape {tuple(pixels.shape)}; expected [B, 3, H, W] or [B, T, 3, H, W].")
+        return self._chosen(self._forward(list(pixels), faces))
 
     def judge(self, completions: Sequence[Any], faces: Sequence[Box | None] | None = None) -> list[dict[str, Any]]:
         """Per picture: `score`, `attributes`, `deviation` (standard deviation of each attribute), `veto`

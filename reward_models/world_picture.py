@@ -7,13 +7,19 @@ The score is the mean of its parts, each in [0, 1]. A prompt that names none of 
 a picture that cannot be read. The palette and sizes are those that data_synth.world draws with.
 """
 
+import functools
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
+
+from reward_models.saturation import saturation
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 COLOURS = {
     "red": (222, 50, 45), "green": (60, 175, 75), "blue": (45, 95, 225), "yellow": (250, 215, 50),
@@ -23,6 +29,8 @@ BACKGROUNDS = {"grey": (96, 98, 104), "brown": (104, 74, 48), "teal": (24, 98, 1
 COUNTS = {"a": 1, "two": 2, "three": 3}
 RADIUS = {"close-up": 0.42, "medium shot": 0.36, "wide shot": 0.30}
 PARTS = ("colour", "shape", "count", "background", "shot")
+SMOOTH = ("colour", "background")
+"""Parts with a gradient; the others count pixels."""
 _SMALLER = {1: 1.6, 2: 0.95, 3: 0.9}
 # area of a thing over the square of its radius, in half widths: 0.9 radius discs, 0.44 wide rings, 2.5 x 0.76 bars
 _AREA = {"ball": np.pi * 0.81, "ring": 2 * np.pi * 0.8 * 0.44, "bar": 1.9, "pole": 1.9}
@@ -40,7 +48,11 @@ def load(
     device: str = "cpu", *, parts: list[str] | None = None, measure: Literal["prompt", "saturation"] = "prompt"
 ) -> Callable[..., list[float | None]]:
     """The reward function. `parts` are some of PARTS, null: all. `measure: saturation` reads no prompt: mean chroma,
-    which a generator can raise without end, for tests of guards. Raises ValueError for an unknown part."""
+    which a generator can raise without end, for tests of guards. Raises ValueError for an unknown part.
+
+    With parts of SMOOTH alone `score.score_tensors(prompts=, pixels=)` takes pixels [batch, 3, H, W] in [0, 1],
+    differentiable.
+    """
     wanted = list(PARTS if parts is None else parts)
     if not wanted or set(wanted) - set(PARTS):
         raise ValueError(f"world_picture: parts are {wanted}, expected some of {', '.join(PARTS)}.")
@@ -51,6 +63,8 @@ def load(
             return [None if picture is None else saturation(picture) for picture in pictures]
         return [_score(text, picture, wanted) for text, picture in zip(prompts, pictures, strict=True)]
 
+    if measure == "prompt" and set(wanted) <= set(SMOOTH):
+        score.score_tensors = functools.partial(_score_tensors, wanted)
     return score
 
 
@@ -69,13 +83,7 @@ def parts_of(picture: np.ndarray, wanted: dict[str, Any]) -> dict[str, float]:
     What differs from the colour of the border is a thing; its pieces are counted, each judged by its own outline.
     """
     pixels = picture.astype(np.float32)
-    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    ground = np.median(border, axis=0)
-    distance = np.linalg.norm(pixels - ground, axis=-1)
-    things = distance > max(_SEEN, np.quantile(distance, 0.98) / 2)  # a soft edge belongs to the thing by its half
-    labels, number = ndimage.label(things, structure=np.ones((3, 3)))
-    pieces = [labels == index for index in range(1, number + 1)]
-    pieces = [piece for piece in pieces if piece.mean() >= _LEAST]
+    ground, pieces = _seen(pixels)
     found = {}
     if "background" in wanted:
         found["background"] = _near(ground, BACKGROUNDS[wanted["background"]])
@@ -91,17 +99,45 @@ def parts_of(picture: np.ndarray, wanted: dict[str, Any]) -> dict[str, float]:
     return found
 
 
-def saturation(picture: np.ndarray) -> float:
-    """Mean of (largest - smallest channel) / 255."""
-    return float((picture.max(-1).astype(np.float32) - picture.min(-1)).mean() / 255)
-
-
 def _score(prompt: Any, picture: np.ndarray | None, parts: Sequence[str]) -> float | None:
     named = asked(prompt) if isinstance(prompt, str) else {}
     if picture is None or not set(parts) & set(named):
         return None
     found = parts_of(picture, named)
     return float(np.mean([found[part] for part in parts if part in found]))
+
+
+def _score_tensors(parts: Sequence[str], *, prompts: Sequence[Any], pixels: "Tensor") -> "Tensor":
+    """[batch], NaN without a score. What belongs to things and ground is seen as in `parts_of`, and has no gradient;
+    their colours are means, where that takes medians, so that every pixel of them is told where to go."""
+    import torch
+
+    scores = []
+    for text, picture in zip(prompts, pixels, strict=True):
+        named = asked(text) if isinstance(text, str) else {}
+        shown = picture.float().permute(1, 2, 0) * 255
+        _, pieces = _seen(shown.detach().cpu().numpy())
+        border = np.pad(np.zeros((shown.shape[0] - 2, shown.shape[1] - 2), bool), 1, constant_values=True)
+        regions = {"background": [border], "colour": [_deep(piece) for piece in pieces]}
+        found = []
+        for part in (part for part in parts if part in named):
+            target = shown.new_tensor((COLOURS if part == "colour" else BACKGROUNDS)[named[part]])
+            means = [shown[torch.from_numpy(one).to(shown.device)].mean(0) for one in regions[part]]
+            near = [torch.exp(-0.5 * (mean - target).square().sum() / _SOFT**2) for mean in means]
+            found.append(torch.stack(near).mean() if near else shown.sum() * 0)
+        scores.append(torch.stack(found).mean() if found else shown.new_tensor(torch.nan))
+    return torch.stack(scores)
+
+
+def _seen(pixels: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The colour of the ground and the masks of the things, for float RGB [H, W, 3] of 0 to 255."""
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    ground = np.median(border, axis=0)
+    distance = np.linalg.norm(pixels - ground, axis=-1)
+    things = distance > max(_SEEN, np.quantile(distance, 0.98) / 2)  # a soft edge belongs to the thing by its half
+    labels, number = ndimage.label(things, structure=np.ones((3, 3)))
+    pieces = [labels == index for index in range(1, number + 1)]
+    return ground, [piece for piece in pieces if piece.mean() >= _LEAST]
 
 
 def _pixels(completion: Any) -> np.ndarray | None:

@@ -47,6 +47,20 @@ class Stateful(Protocol):
         """Restore what `state_dict` gave."""
 
 
+class Watch(Stateful, Protocol):
+    """What looks at the weights between steps, and may end training: rlkit/generators/guard.py."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether training is over."""
+
+    def watch(self, step: int) -> None:
+        """After `step` steps; 0 is before the first."""
+
+    def settle(self) -> None:
+        """After the last step."""
+
+
 def seed_of(*parts: object) -> int:
     """A 63-bit seed that follows from its parts alone, the same on every machine."""
     return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8]) >> 1
@@ -63,16 +77,17 @@ def train(
     stage: str,
     after_step: Callable[[int], None] | None = None,
     memory: Stateful | None = None,
+    guard: Watch | None = None,
 ) -> float:
     """Take train.max_steps optimiser steps, from the folder's last whole checkpoint; returns the seconds it took.
 
-    `after_step(step)` is called with the steps taken so far, for companions. A step whose gradient is not finite is
-    left out and counted (`skipped_steps`). Raises ModelError under DeepSpeed or FSDP.
+    `after_step(step)` is called with the steps taken so far, for companions, and then `guard`. A step whose gradient is
+    not finite is left out and counted (`skipped_steps`). Raises ModelError under DeepSpeed or FSDP.
     """
     if ranks.sharded():
         raise ModelError("generators are trained whole on every device; use accelerate_configs/ddp.yaml.")
     settings = recipe.train
-    loop = Loop(generator, recipe, memory)
+    loop = Loop(generator, recipe, memory, guard)
     checkpoint = folder.last_checkpoint()
     if checkpoint is not None:
         loop.load(checkpoint)
@@ -81,30 +96,39 @@ def train(
     progress.stage(stage, total=settings.max_steps, samples_per_step=per_step)
     began = time.monotonic()
     with interrupt.held():
-        while loop.step < settings.max_steps:
+        if guard is not None and loop.step == 0:
+            guard.watch(0)
+        while loop.step < settings.max_steps and not (guard is not None and guard.ended):
             loop.take(losses(loop.step))
             if after_step is not None:
                 after_step(loop.step)
+            if guard is not None:
+                guard.watch(loop.step)
             progress.step(loop.step)
-            if loop.step % settings.logging_steps == 0 or loop.step == settings.max_steps:
+            last = loop.step == settings.max_steps or (guard is not None and guard.ended)
+            if loop.step % settings.logging_steps == 0 or last:
                 means = loop.means()
                 tracker.log(means, loop.step)
                 progress.metrics(means, loop.step)
             asked = interrupt.requested()
-            due = settings.save_steps and (loop.step % settings.save_steps == 0 or loop.step == settings.max_steps)
+            due = settings.save_steps and (loop.step % settings.save_steps == 0 or last)
             if asked or due:
                 loop.save(folder)
             if asked:
                 break
+    if guard is not None:
+        guard.settle()
     return time.monotonic() - began
 
 
 class Loop:
     """Optimiser, schedule and what is measured, around the weights of one generator."""
 
-    def __init__(self, generator: Generator, recipe: Recipe, memory: Stateful | None) -> None:
+    def __init__(
+        self, generator: Generator, recipe: Recipe, memory: Stateful | None, guard: Watch | None = None
+    ) -> None:
         settings = recipe.train
-        self.generator, self.settings, self.memory = generator, settings, memory
+        self.generator, self.settings, self.memory, self.guard = generator, settings, memory, guard
         self.accelerator = Accelerator(cpu=ranks.on_cpu(), mixed_precision="bf16" if settings.bf16 else "no")
         self.parameters = generator.parameters()
         self.optimizer = muon(generator.denoiser, recipe) or _adamw(generator, settings)
@@ -171,6 +195,7 @@ class Loop:
             told = {"step": self.step, "optimizer": pack(self.optimizer.state_dict(), found, "state")}
             told["scheduler"] = pack(self.scheduler.state_dict(), found, "scheduler")
             told["memory"] = self.memory.state_dict() if self.memory is not None else None
+            told["guard"] = self.guard.state_dict() if self.guard is not None else None
             save_file(found, path / "optimizer.safetensors")
             write_text(path / "state.json", json.dumps(told))
         save_file(tensors, path / f"rng-{ranks.number()}.safetensors")
@@ -193,6 +218,8 @@ class Loop:
         self.scheduler.load_state_dict(unpack(told["scheduler"], found))
         if self.memory is not None:
             self.memory.load_state_dict(told["memory"])
+        if self.guard is not None:
+            self.guard.load_state_dict(told["guard"])
         own = path / f"rng-{ranks.number()}.json"
         if not own.is_file():
             raise ModelError(f"{path} was written by fewer processes; go on with as many as before.")

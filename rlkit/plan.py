@@ -13,6 +13,7 @@ from typing import Any
 from rlkit.errors import PlanError
 from rlkit.estimate import ANSWER_TOKENS, GIB, PROMPT_TOKENS, disk_of, memory_of, seconds_of, shape_of
 from rlkit.recipe import Recipe
+from rlkit.recipe.contradictions import GENERATOR_ALGORITHMS
 from rlkit.recipe.file import Step, load_chain
 
 
@@ -58,7 +59,7 @@ def plan(
     batches, finished = batches_of(recipe, devices), _finished(step)
     if not finished:
         try:
-            refuse_uneven(batches, rows_per_step)
+            refuse_uneven(batches, rows_per_step, endless=recipe.algorithm in GENERATOR_ALGORITHMS)
         except PlanError as error:
             raise PlanError(f"{step.name}: {error}") from None
     result: dict[str, Any] = {
@@ -113,8 +114,11 @@ def batches_of(recipe: Recipe, devices: int) -> Batches:
     )
 
 
-def refuse_uneven(batches: Batches, rows_per_step: int | None) -> None:
-    """Raise PlanError, with the nearest settings that work, where the batch cannot be had or rows would be repeated."""
+def refuse_uneven(batches: Batches, rows_per_step: int | None, *, endless: bool = False) -> None:
+    """Raise PlanError, with the nearest settings that work, where the batch cannot be had or rows would be repeated.
+
+    `endless` rows are drawn one after the other, as pictures of generators are: there are always enough.
+    """
     at_once = batches.per_device * batches.devices
     if rows_per_step is not None and rows_per_step % at_once:
         fitting = nearest(rows_per_step, lambda n: n % at_once == 0)
@@ -130,6 +134,8 @@ def refuse_uneven(batches: Batches, rows_per_step: int | None) -> None:
             f"the recipe makes {batches.rows_per_step} rows per step, not {rows_per_step}. "
             f"Set train.gradient_accumulation_steps={rows_per_step // at_once}."
         )
+    if endless:
+        return
     if batches.rows_per_step > batches.rows:
         sizes = nearest(batches.per_device, lambda n: n * batches.accumulation * batches.devices <= batches.rows)
         advice = f" Nearest that fit: train.per_device_train_batch_size={_or(sizes[-3:])}." if sizes else ""

@@ -33,6 +33,7 @@ METRICS: dict[str, Metric] = {
     "reward": Metric("reward", "higher", "mean reward"),
     "held_out": Metric("held-out reward", "higher", "a reward that was not trained on"),
     "diversity": Metric("diversity", "higher", "spread between samples of one prompt"),
+    "to_many": Metric("distance to many steps", "lower", "of pixels, to what the first system draws in the most steps"),
     "velocity_ratio": Metric("velocity ratio", "", "size of the predicted velocity, against the start"),
     "forward_passes": Metric("forward passes", "lower", "of the trained network"),
     "passes_to_target": Metric("passes to target", "lower", "forward passes until the target reward"),
@@ -62,6 +63,11 @@ SYSTEMS: dict[str, str] = {
     "reward": "judge",
     "laplacian": "Laplacian variance",
     "untrained": "before training",
+    "teacher": "teacher, all steps",
+    "teacher_few": "teacher, few steps",
+    "student": "student, few steps",
+    "nft": "NFT",
+    "kto": "KTO",
 }
 
 
@@ -82,6 +88,8 @@ def is_detail(name: str) -> bool:
 
 def system_title(name: str) -> str:
     """A system's name as people say it; unknown names are shown as they are."""
+    if name.startswith("best_of_"):
+        return f"base model, best of {name.removeprefix('best_of_')}"
     return SYSTEMS.get(name, name)
 
 

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -22,6 +22,8 @@ class Prompts:
 
     train: list[str]
     held_out: list[str]
+    guard: list[str] = field(default_factory=list)
+    """What the guard looks at: held-out prompts that measure no results, or, where there are none, those that do."""
 
     def at(self, position: int, seed: int) -> int:
         """The id of the training prompt at a position of the endless order: every pass is another permutation."""
@@ -34,11 +36,14 @@ class Prompts:
 def read_prompts(recipe: Recipe) -> Prompts:
     """The world's prompts, or those of generation.prompts. Raises DataError for a file without usable lines."""
     count, data = recipe.evaluate.num_clips, recipe.data
+    watched = recipe.guard.num_prompts if recipe.guard.every else 0
     if recipe.generation.prompts is None:
         train = pictures.descriptions("train")[: data.num_clips]
         held_out = pictures.drawn(count, split=recipe.evaluate.split, seed=data.world_seed) if count else []
         unique = dict.fromkeys(map(pictures.prompt, held_out))
-        return Prompts([pictures.prompt(one) for one in train], list(unique))
+        other = "dev" if recipe.evaluate.split == "test" else "test"
+        guard = pictures.drawn(watched, split=other, seed=data.world_seed)
+        return Prompts([pictures.prompt(one) for one in train], list(unique), list(map(pictures.prompt, guard)))
     path = Path(recipe.generation.prompts)
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
@@ -48,7 +53,10 @@ def read_prompts(recipe: Recipe) -> Prompts:
     if len(lines) < 2:
         raise DataError(f"{path}: has {len(lines)} different prompts, expected a prompt on each line, at least two.")
     held_out = lines[::HELD_OUT_EVERY][:count]
-    return Prompts([line for line in lines if line not in set(held_out)][: data.num_clips], held_out)
+    guard = lines[2::HELD_OUT_EVERY][:watched] if len(lines) >= 2 * HELD_OUT_EVERY else []
+    kept_back = {*held_out, *guard}
+    train = [line for line in lines if line not in kept_back][: data.num_clips]
+    return Prompts(train, held_out, guard or held_out[:watched])
 
 
 class Embeddings:

@@ -1,7 +1,7 @@
 """The rewards of a run: loaded by name, path or address, asked for all pictures at once; what has no score is NaN."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,26 @@ class Rewards:
             values = [math.nan if value is None else float(value) for value in found]
             columns.append([value if math.isfinite(value) else math.nan for value in values])
         return torch.tensor(columns).reshape(len(self.scores), len(completions)).T
+
+    def differentiable(self) -> list[Callable[..., Tensor]]:
+        """score_tensors of every reward. Raises ModelError for a reward without it."""
+        found = []
+        for name, score in zip(self.names, self.scores, strict=True):
+            try:
+                found.append(score.score_tensors)
+            except AttributeError:
+                raise ModelError(
+                    f"the reward {name} has no differentiable path (score_tensors); take another, or an algorithm that "
+                    "needs none, like nft."
+                ) from None
+        return found
+
+    def tensors(
+        self, prompts: Sequence[str], pixels: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch rewards"]:
+        """Scores with their graph, for pixels in [0, 1]; NaN where there is none. Raises ModelError as above."""
+        columns = [score(prompts=list(prompts), pixels=pixels).float() for score in self.differentiable()]
+        return torch.stack(columns, 1)
 
     def total(self, scores: Float[Tensor, "batch rewards"]) -> Float[Tensor, " batch"]:
         """The weighted mean of each picture's scores, to be reported; NaN where one of them is missing."""

@@ -59,18 +59,26 @@ class NoisedPair:
 
 
 def noised_pair(
-    chosen: Samples, rejected: Samples, noise: Samples, level: PerSample, *, model: Literal["flow", "epsilon"] = "flow"
+    chosen: Samples,
+    rejected: Samples,
+    noise: Samples,
+    level: PerSample,
+    *,
+    model: Literal["flow", "epsilon"] = "flow",
+    rejected_noise: Samples | None = None,
 ) -> NoisedPair:
     """Both sides with one noise at one level (sigma, or alpha_cumprod of an epsilon model), and what to predict.
 
-    Noise of its own for each side would drown the margin. Raises ValueError where shapes differ.
+    Fresh noise of its own for each side would drown the margin; `rejected_noise` is for the noise that each was drawn
+    from (PNAPO). Raises ValueError where shapes differ.
     """
-    if not chosen.shape == rejected.shape == noise.shape or level.shape != chosen.shape[:1]:
+    rejected_noise = noise if rejected_noise is None else rejected_noise
+    if not chosen.shape == rejected.shape == noise.shape == rejected_noise.shape or level.shape != chosen.shape[:1]:
         found = ", ".join(str(tuple(value.shape)) for value in (chosen, rejected, noise, level))
         raise ValueError(
             f"chosen, rejected, noise, level have shapes {found}, expected one shape and one level a pair."
         )
-    x0, both, levels = torch.cat([chosen, rejected]), torch.cat([noise, noise]), torch.cat([level, level])
+    x0, both, levels = torch.cat([chosen, rejected]), torch.cat([noise, rejected_noise]), torch.cat([level, level])
     if model == "epsilon":
         return NoisedPair(sde.epsilon_sample(x0, both, levels), widen(both), levels)
     return NoisedPair(sde.flow_sample(x0, both, levels), sde.flow_velocity(x0, both), levels)

@@ -74,6 +74,8 @@ def rollout(
     latents = noise * scheduler.init_noise_sigma if scaled else noise
     path = [latents]
     for index, timestep in enumerate(timesteps):
+        if grad_steps and index == len(timesteps) - grad_steps:
+            torch.clear_autocast_cache()  # weights cast under no_grad have no gradient
         with torch.set_grad_enabled(index >= len(timesteps) - grad_steps):
             inputs = scheduler.scale_model_input(latents, timestep) if scaled else latents
             prediction = generator.predict(
@@ -146,3 +148,16 @@ def shifted(generator: Generator, uniform: Float[Tensor, " batch"], shape: tuple
         return pipe.scheduler.time_shift(arguments["mu"], 1.0, uniform)
     shift = config.get("shift", config.get("flow_shift", 1.0))
     return shift * uniform / (1 + (shift - 1) * uniform)
+
+
+def training_times(
+    generator: Generator, uniform: Float[Tensor, " batch"], shape: tuple[int, ...]
+) -> tuple[Float[Tensor, " batch"], Num[Tensor, " batch"]]:
+    """(levels, timesteps) to train at for `uniform` in (0, 1): sigmas shifted as the sampler shifts them, or an epsilon
+    model's alphas_cumprod at even integer timesteps."""
+    steps = generator.pipe.scheduler.config.num_train_timesteps
+    if generator.family.PREDICTION == "flow":
+        sigma = shifted(generator, uniform, shape)
+        return sigma, sigma * steps
+    timesteps = (uniform * steps).long()
+    return levels_at(generator, timesteps), timesteps

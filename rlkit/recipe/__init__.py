@@ -4,24 +4,30 @@ from rlkit.recipe.marks import ALGORITHM, FAMILY, NEGATIVE, REWARD, Between, Cha
 from rlkit.recipe.schema import (
     Compare,
     Data,
+    Ddpo,
     EncoderReward,
     Evaluate,
+    FlowGrpo,
     Generation,
     Guards,
+    HackingGuard,
     Lora,
     Loss,
     Model,
     Nft,
     Noise,
+    Online,
+    OnlineDpo,
     PlugIn,
     Recipe,
+    RewardBackprop,
     Sampling,
     System,
     Train,
 )
 
 __all__ = [
-    "ALGORITHM", "FAMILY", "NEGATIVE", "REWARD", "Between", "Changes", "Compare", "Data", "EncoderReward", "Evaluate",
-    "Generation", "Guards", "Kind", "Lora", "Loss", "Model", "Nft", "Noise", "OnDisk", "PlugIn", "Recipe", "Sampling",
-    "System", "Train",
+    "ALGORITHM", "FAMILY", "NEGATIVE", "REWARD", "Between", "Changes", "Compare", "Data", "Ddpo", "EncoderReward",
+    "Evaluate", "FlowGrpo", "Generation", "Guards", "HackingGuard", "Kind", "Lora", "Loss", "Model", "Nft", "Noise",
+    "OnDisk", "Online", "OnlineDpo", "PlugIn", "Recipe", "RewardBackprop", "Sampling", "System", "Train",
 ]  # fmt: skip

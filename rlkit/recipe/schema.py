@@ -13,7 +13,20 @@ from typing import Annotated, Any, Literal
 
 from rlkit.recipe.marks import ALGORITHM, NEGATIVE, REWARD, Between, Changes, OnDisk
 from rlkit.recipe.sections_data import Feedback, PairMaking
-from rlkit.recipe.sections_generator import Generation, Nft
+from rlkit.recipe.sections_generator import (
+    Ddpo,
+    DiffusionDpo,
+    DiffusionKto,
+    Distill,
+    FlowGrpo,
+    Generation,
+    HackingGuard,
+    ImagePairs,
+    Nft,
+    Online,
+    OnlineDpo,
+    RewardBackprop,
+)
 from rlkit.recipe.sections_reward import EncoderReward
 from rlkit.recipe.units import Amount, Count, CountOrZero, Share
 
@@ -60,12 +73,16 @@ class Model:
     or `init`."""
     revision: str | None = None
     """Branch, tag or commit of a hub id; a commit makes the run reproducible. Quote it if it looks like a number."""
-    init: Literal["qwen2_5_vl", "qwen3_vl", "llava_onevision", "convnextv2", "dinov2", "stable_diffusion_3"] | None = (
-        None
-    )
+    init: (
+        Literal[
+            "qwen2_5_vl", "qwen3_vl", "llava_onevision", "convnextv2", "dinov2", "stable_diffusion_3",
+            "stable_diffusion",
+        ]
+        | None
+    ) = None  # fmt: skip
     """Family to build in a tiny configuration with fresh weights, its tokenizer trained on the captions, when `id` is
-    null. convnextv2 and dinov2 are encoders, for `algorithm: reward` with a `reward:` section; stable_diffusion_3 is a
-    generator, for `algorithm: diffusion_sft`."""
+    null. convnextv2 and dinov2 are encoders, for `algorithm: reward` with a `reward:` section; stable_diffusion_3
+    (flow) and stable_diffusion (epsilon) are generators, for `algorithm: diffusion_sft`."""
     tower: str | None = None
     """With `init`, a captioner's trained vision tower instead of a fresh one: `world`, which comes with rlkit for
     qwen2_5_vl and frames of 28 pixels, or the folder of a saved captioner of the same sizes."""
@@ -110,7 +127,8 @@ class Data:
     """JSONL with `video` and `caption` on each line. Default: captions.jsonl in `folder`. `algorithm: pairs` also takes
     parquet, a Hugging Face data set (local, or its hub id), and rows of TRL, ms-swift, LLaMA-Factory and 2U1."""
     pairs: Annotated[str | None, OnDisk("file or folder")] = None
-    """Parquet file or folder with TRL's preference columns, for `source: pairs`."""
+    """Parquet file or folder with TRL's preference columns, for `source: pairs`. diffusion_dpo and diffusion_kto read
+    pictures in Pick-a-Pic's columns, JSON lines too."""
     log: Annotated[str | None, OnDisk("file")] = None
     """For `algorithm: feedback`: parquet or JSON lines with a row per showing: `prompt item click`, and as far as known
     `completion position propensity context conversion conversion_delay time elapsed session`. null simulates one."""
@@ -275,6 +293,9 @@ class Evaluate:
     held_out_rewards: list[Annotated[PlugIn, REWARD]] = field(default_factory=list)
     """For generators: rewards that are measured and not trained on, weighed like `rewards`; what is gained by hacking
     the trained ones is not gained here."""
+    best_of: CountOrZero = 0
+    """For generators: also measure the start where the best of so many pictures, by `rewards`, is taken for each; what
+    training is weighed against. 0 leaves it out."""
     compare_with: dict[str, str] = field(default_factory=dict)
     """Finished runs shown beside this one, name -> run folder; they must have measured the same held-out clips."""
 
@@ -365,10 +386,30 @@ class Recipe:
     within its group before they are weighed and added."""
     generation: Generation = field(default_factory=Generation)
     """For generators: the prompts, the size of pictures and how they are sampled."""
+    online: Online = field(default_factory=Online)
+    """For online algorithms of generators: rounds, and how rewards become advantages."""
     nft: Nft = field(default_factory=Nft)
     """For `algorithm: nft`."""
+    flow_grpo: FlowGrpo = field(default_factory=FlowGrpo)
+    """For `algorithm: flow_grpo`."""
+    ddpo: Ddpo = field(default_factory=Ddpo)
+    """For `algorithm: ddpo`."""
+    online_dpo: OnlineDpo = field(default_factory=OnlineDpo)
+    """For `algorithm: online_dpo`."""
+    reward_backprop: RewardBackprop = field(default_factory=RewardBackprop)
+    """For `algorithm: reward_backprop`."""
+    image_pairs: ImagePairs = field(default_factory=ImagePairs)
+    """For `algorithm: pairs_image`."""
+    diffusion_dpo: DiffusionDpo = field(default_factory=DiffusionDpo)
+    """For `algorithm: diffusion_dpo`."""
+    diffusion_kto: DiffusionKto = field(default_factory=DiffusionKto)
+    """For `algorithm: diffusion_kto`."""
+    distill: Distill = field(default_factory=Distill)
+    """For `algorithm: distill`."""
+    guard: HackingGuard = field(default_factory=HackingGuard)
+    """For generators: notices inside the loop that a reward is hacked."""
     guards: Guards = field(default_factory=Guards)
-    """Checks inside the loop."""
+    """Of captioners: checks inside the loop."""
 
 
 NO_DEFAULT = ("algorithm",)

@@ -13,12 +13,25 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
 from rlkit.evaluate.names import describe, is_detail, system_title
-from rlkit.report import compare_table
+from rlkit.recipe.contradictions import GENERATOR_ALGORITHMS
+from rlkit.report import compare_table, pictures
 from rlkit.report.data import RunData, read_run
 from rlkit.running.folder import write_text
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-ALGORITHMS = {"sft": "supervised fine-tuning (SFT)", "dpo": "direct preference optimisation (DPO)"}
+ALGORITHMS = {
+    "sft": "supervised fine-tuning (SFT)",
+    "dpo": "direct preference optimisation (DPO)",
+    "diffusion_sft": "flow matching on pictures with prompts",
+    "nft": "likelihood-free online RL (DiffusionNFT)",
+    "diffusion_dpo": "Diffusion-DPO",
+    "diffusion_kto": "Diffusion-KTO",
+    "ddpo": "policy gradients on sampler steps (DDPO)",
+    "flow_grpo": "group-relative policy gradients on sampler steps (Flow-GRPO)",
+    "online_dpo": "online Diffusion-DPO",
+    "reward_backprop": "backpropagation of a reward (ReFL, DRaFT)",
+    "distill": "direct distillation into few steps",
+}
 
 
 def write_cards(path: Path) -> list[Path]:
@@ -37,6 +50,7 @@ def card(run: RunData, *, model_path: str, in_run_folder: bool) -> str:
     """The card's text; `model_path` is what the usage code loads."""
     before, after = compare_table.headline_systems(run.results)
     systems = run.results.get("systems") or {}
+    after = after or next(iter(systems), None)
     paired = run.results.get("differences") or {}
     shown = [name for name in compare_table.metric_order(systems) if not is_detail(name)]
     base, family = origin(run.recipe)
@@ -48,7 +62,10 @@ def card(run: RunData, *, model_path: str, in_run_folder: bool) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return environment.get_template("card.md.j2").render(
+    of_kind = of_generator(run, before, after, in_run_folder) if is_generator(run) else of_captioner(run, before, after)
+    if not in_run_folder:
+        of_kind["example"] = None
+    return environment.get_template("card_generator.md.j2" if is_generator(run) else "card.md.j2").render(
         metadata=metadata(run, base, after).to_yaml(),
         name=run.name,
         method=ALGORITHMS.get(str(run.recipe.get("algorithm")), str(run.recipe.get("algorithm") or "rlkit")),
@@ -58,18 +75,47 @@ def card(run: RunData, *, model_path: str, in_run_folder: bool) -> str:
         table=compare_table.markdown(systems, shown, paired) if systems else "",
         clips=max((i.get("n") or 0 for metrics in systems.values() for i in metrics.values()), default=0),
         after=system_title(after) if after else None,
-        example=_example(run, before, after) if in_run_folder else None,
         adapter=is_adapter(run.path),
         model_path=model_path,
-        frames=frames(run.recipe),
-        max_new_tokens=_section(run.recipe, "evaluate").get("max_new_tokens") or 64,
         worse=[line for line in changes if line["verdict"] == "worse"],
         alarms=run.alarms,
-        blind=systems.get(after or "", {}).get("blind_order_exact"),
         recipe=run.recipe_text.replace("```", "` ` `"),
         env=run.env,
         in_run_folder=in_run_folder,
+        **of_kind,
     )
+
+
+def of_captioner(run: RunData, before: str | None, after: str | None) -> dict[str, Any]:
+    """What only a captioner's card says."""
+    return {
+        "example": _example(run, before, after),
+        "frames": frames(run.recipe),
+        "max_new_tokens": _section(run.recipe, "evaluate").get("max_new_tokens") or 64,
+        "blind": (run.results.get("systems") or {}).get(after or "", {}).get("blind_order_exact"),
+    }
+
+
+def of_generator(run: RunData, before: str | None, after: str | None, in_run_folder: bool) -> dict[str, Any]:
+    """What only a generator's card says."""
+    generation = _section(run.recipe, "generation")
+    few = run.recipe.get("algorithm") == "distill"
+    sheets = [(name, f"samples/{name}.png") for name in dict.fromkeys((before, after)) if name]
+    return {
+        "sheets": [(system_title(n), p) for n, p in sheets if in_run_folder and (run.path / p).is_file()],
+        "generation": generation,
+        "steps": generation.get("num_inference_steps" if few else "eval_inference_steps") or 20,
+        "guidance": 1.0 if few else generation.get("guidance_scale") or 1.0,
+        "base_path": _section(run.recipe, "model").get("id") or "BASE",
+        "prompt": next((str(row["prompt"]) for row in run.pictures if row.get("prompt")), "A red ball."),
+        "world": generation.get("prompts") is None,
+        "guard": pictures.guard_sentence(run.results),
+    }
+
+
+def is_generator(run: RunData) -> bool:
+    """Whether the run trained what makes pictures, by its algorithm."""
+    return run.recipe.get("algorithm") in GENERATOR_ALGORITHMS
 
 
 def metadata(run: RunData, base: str | None, system: str | None) -> ModelCardData:
@@ -77,11 +123,13 @@ def metadata(run: RunData, base: str | None, system: str | None) -> ModelCardDat
     data = _section(run.recipe, "data")
     dataset = str(data.get("pairs") or data.get("folder") or "")
     algorithm = run.recipe.get("algorithm")
+    task, measured_on = ("text-to-image", "prompts") if is_generator(run) else ("video-text-to-text", "clips")
+    library = "diffusers" if is_generator(run) else "peft" if is_adapter(run.path) else "transformers"
     results = [
         EvalResult(
-            task_type="video-text-to-text",
+            task_type=task,
             dataset_type=str(data.get("source") or "folder"),
-            dataset_name=f"held-out clips ({data.get('source') or 'folder'})",
+            dataset_name=f"held-out {measured_on} ({data.get('source') or 'folder'})",
             metric_type=name,
             metric_name=describe(name).title,
             metric_value=interval["value"],
@@ -90,11 +138,11 @@ def metadata(run: RunData, base: str | None, system: str | None) -> ModelCardDat
         if interval.get("value") is not None and not is_detail(name)
     ]
     return ModelCardData(
-        library_name="peft" if is_adapter(run.path) else "transformers",
+        library_name=library,
         base_model=base,
         datasets=[dataset] if HUB_ID.fullmatch(dataset) and not Path(dataset).exists() else None,
         language=data.get("language") or "en",
-        pipeline_tag="video-text-to-text",
+        pipeline_tag=task,
         tags=["rlkit", *([str(algorithm)] if algorithm else []), *(["lora"] if is_adapter(run.path) else [])],
         model_name=run.name,
         eval_results=results or None,
@@ -126,8 +174,9 @@ def frames(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_adapter(path: Path) -> bool:
-    """Whether final/ holds a PEFT adapter."""
-    return (path / "final" / "adapter_config.json").is_file()
+    """Whether final/ holds an adapter: PEFT's, or the LoRA of a diffusers pipeline."""
+    files = ("adapter_config.json", "pytorch_lora_weights.safetensors")
+    return any((path / "final" / name).is_file() for name in files)
 
 
 def _section(recipe: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -33,6 +33,7 @@ class RunData:
     captions: list[dict[str, Any]]
     pairs: list[dict[str, Any]]
     alarms: list[dict[str, Any]]
+    pictures: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -75,6 +76,7 @@ def read_run(path: Path) -> RunData:
         captions=_rows(path / "samples", "eval", problems),
         pairs=_rows(path / "samples", "pairs", problems),
         alarms=_alarms(metrics),
+        pictures=_rows(path / "samples", "pictures", problems),
         problems=problems,
     )
 

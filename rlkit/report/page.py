@@ -16,7 +16,7 @@ import jinja2
 
 from rlkit.evaluate.caption_metrics import matched_positions, score
 from rlkit.evaluate.names import describe, is_detail, number, system_title
-from rlkit.report import compare_table
+from rlkit.report import compare_table, pictures
 from rlkit.report.data import RunData, read_run
 from rlkit.report.svg import axis_number, colour, interval_chart, line_chart
 from rlkit.report.word_diff import word_diff
@@ -42,11 +42,25 @@ FAMILIES = {
     "gradient norm": ("grad_norm",),
     "learning rate": ("learning_rate",),
     "sharing ratio": ("sharing_ratio",),
+    "guard: trained reward and held-out judge": ("guard/reward", "guard/held_out"),
+    "guard: gap between their gains": ("guard/gap",),
+    "guard: size of velocities against the reference": ("guard/velocity_ratio",),
+    "guard: diversity": ("guard/diversity",),
+    "guard: saturation": ("guard/saturation",),
+    "guard: lattice": ("guard/grid",),
 }
 NO_CURVE = ("step", "time", "epoch", "total_flos", "num_tokens", "train_loss")
 
 # What an alarm's value means, in a sentence; `{}` is the value as printed.
-ALARMS = {"displacement": "the chosen answers' log-probability lies {} nats from its start"}
+ALARMS = {
+    "displacement": "the chosen answers' log-probability lies {} nats from its start",
+    "gap": "the trained reward has gained {} of its start more than the held-out judge, which has gained none",
+    "held_out": "the held-out judge has lost {} of its start",
+    "velocity": "velocities are {} times as large as the reference's",
+    "diversity": "pictures of one prompt have lost {} of their spread",
+    "saturation": "mean saturation has risen by {}",
+    "grid": "a lattice stands out by {} more than at the start",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -106,6 +120,9 @@ def page(run: RunData) -> dict[str, Any]:
         "controls": part_of_table(systems, paired, "order_exact", CONTROLS),
         "skills": part_of_table(systems, paired, "skill_probe", [name for name in metrics if is_detail(name)]),
         "examples": examples(run, before, after),
+        "pictures": pictures.groups(run),
+        "by_steps": pictures.by_steps(run.results),
+        "guard": pictures.guard_sentence(run.results),
         "pairs": pairs(run),
         "curves": curves(run),
         "alarms": [{**alarm, "text": alarm_text(alarm)} for alarm in run.alarms],

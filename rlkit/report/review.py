@@ -1,4 +1,5 @@
-"""`rlkit review <pairs>`: one offline HTML page to judge pairs by eye, left or right, without knowing which is which.
+"""`rlkit review <pairs>`: one offline HTML page to judge pairs by eye, left or right, without knowing which is which:
+two answers about a clip, or two pictures for a prompt.
 
 The page holds no answer: sides are drawn from the seed and each pair's id, here, and `resolve` draws them again to read
 votes.json. Nobody logs in, nothing is sent; the page saves its votes in the browser and gives them as a file.
@@ -7,6 +8,7 @@ votes.json. Nobody logs in, nothing is sent; the page saves its votes in the bro
 import argparse
 import hashlib
 import heapq
+import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -27,7 +29,11 @@ VOTES = ("left", "right", "tie", "both_bad", "unsure", "skip")
 def main(argv: Sequence[str] | None = None) -> int:
     """`rlkit review <pairs> [--out page.html] [--limit 200] [--seed 0]`; returns the exit code."""
     parser = argparse.ArgumentParser(prog="rlkit review", description="example: rlkit review pairs/ --limit 100")
-    parser.add_argument("pairs", type=Path, help="a folder or parquet file of pairs, or JSONL with chosen and rejected")
+    parser.add_argument(
+        "pairs",
+        type=Path,
+        help="a folder or parquet file of pairs, or JSONL with chosen and rejected, or jpg_0 and jpg_1",
+    )
     parser.add_argument("--out", type=Path, help="the page; default: review.html beside the pairs")
     parser.add_argument("--limit", type=int, default=200, help="at most this many judgements, spread over the pairs")
     parser.add_argument("--seed", type=int, default=0, help="which pairs, in which order, and their sides")
@@ -66,13 +72,15 @@ def write_review(pairs: Path, page: Path, *, limit: int = 200, seed: int = 0, ro
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
     nonce = _hash(json.dumps(data))[:24]
-    html = environment.get_template("review.html.j2").render(data=data, name=name, nonce=nonce)
+    pictures = any("left_picture" in item for item in data["items"])
+    question = "Which picture fits the prompt better?" if pictures else "Which answer describes the clip better?"
+    html = environment.get_template("review.html.j2").render(data=data, name=name, nonce=nonce, question=question)
     write_text(Path(page), html)
     return Path(page)
 
 
 def read_pairs(path: Path) -> Iterable[Mapping[str, Any]]:
-    """Rows with `chosen` and `rejected`: our parquet shards, or JSONL as `rlkit negatives` writes it."""
+    """Rows with `chosen` and `rejected`, or of pictures in Pick-a-Pic's columns: our parquet shards, or JSONL."""
     path = Path(path)
     if path.suffix != ".jsonl":
         from data_synth.records import read_records
@@ -84,18 +92,22 @@ def read_pairs(path: Path) -> Iterable[Mapping[str, Any]]:
             row = json.loads(line)
         except ValueError:
             row = None
-        if not isinstance(row, dict) or "chosen" not in row or "rejected" not in row:
-            raise DataError(f"{path}:{number}: expected a JSON object with chosen and rejected.")
+        if not isinstance(row, dict) or not ({"chosen", "rejected"} <= row.keys() or {"jpg_0", "jpg_1"} <= row.keys()):
+            raise DataError(f"{path}:{number}: expected a JSON object with chosen and rejected, or jpg_0 and jpg_1.")
         yield row
 
 
 def judgements(rows: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
     """One item per rejected answer: `id` ("<pair>:<number>"), `prompt`, `chosen`, `rejected`, `kind`, `media`: its
-    first video or picture as (path, start, end), None where there is none.
+    first video or picture as (path, start, end), None where there is none. Of pairs of pictures those with a winner;
+    `pictures` are then the cells of the better and the worse one, and the texts are empty.
 
-    A pair without `pair_id` is known by the hash of its texts, so that votes survive reordering of the file.
+    A pair without `pair_id` is known by the hash of its content, so that votes survive reordering of the file.
     """
     for row in rows:
+        if "jpg_0" in row:
+            yield from _of_pictures(row)
+            continue
         chosen = _text(row["chosen"])
         rejected = row["rejected"]
         rejected = [rejected] if isinstance(rejected, str) else list(rejected)
@@ -112,6 +124,25 @@ def judgements(rows: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
                 "kind": kind,
                 "media": media,
             }
+
+
+def _of_pictures(row: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+    first = row.get("label_0")
+    if row.get("has_label") is False or first not in (0, 1):
+        return
+    pictures = [row["jpg_0"], row["jpg_1"]] if first == 1 else [row["jpg_1"], row["jpg_0"]]
+    identity = (
+        row.get("pair_id")
+        or _hash(row["caption"], *(hashlib.sha256(repr(one).encode()).hexdigest() for one in pictures))[:16]
+    )
+    empty = {"chosen": "", "rejected": "", "kind": "", "media": None}
+    item = {
+        "id": f"{identity}:0",
+        "prompt": row["caption"],
+        "pictures": pictures,
+        "num_frames": row.get("num_frames") or 1,
+    }
+    yield empty | item
 
 
 def chosen_side(identity: str, seed: int) -> str:
@@ -155,17 +186,33 @@ def _media(row: Mapping[str, Any]) -> tuple[str, float | None, float | None] | N
 
 def _shown(item: Mapping[str, Any], seed: int, root: Path | None) -> dict[str, Any]:
     """What the page gets of an item: nothing that tells the chosen answer from the rejected one."""
-    answers = [item["chosen"], item["rejected"]]
+    answers, pictures = [item["chosen"], item["rejected"]], list(item.get("pictures", ()))
     if chosen_side(item["id"], seed) == "right":
         answers.reverse()
+        pictures.reverse()
     left, right = word_diff(*answers)
-    return {
+    sides = [_side(one, item, root) for one in pictures]
+    return dict(zip(("left_picture", "right_picture"), sides, strict=False)) | {
         "id": item["id"],
         "prompt": item["prompt"],
         "left": left,
         "right": right,
         "picture": _picture(item["media"], root),
     }
+
+
+def _side(cell: Any, item: Mapping[str, Any], root: Path | None) -> str | None:
+    """One of two pictures as data, a clip's frames side by side; None where it does not decode."""
+    from rlkit.generators.pair_table import decode
+
+    try:
+        frames = decode(cell, item["id"], folder=root or Path(), num_frames=item["num_frames"])
+    except DataError:
+        return None
+    picture = _small(np.concatenate(list(frames), axis=1))
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")  # jpeg_bytes would blur small pictures
+    return data_uri(buffer.getvalue())
 
 
 def _picture(media: tuple[str, float | None, float | None] | None, root: Path | None) -> str | None:

@@ -26,6 +26,7 @@ from rich.text import Text
 
 from rlkit.evaluate.names import is_detail, system_title
 from rlkit.report.compare_table import before_after, headline_systems
+from rlkit.report.pictures import guard_sentence
 from rlkit.running import ranks
 
 # Shown in the panel where a run logs them, first name that exists; the words are TRL's.
@@ -276,6 +277,8 @@ def last_screen(results: Mapping[str, object], folder: Path, *, console: Console
             change = Text(line["change"] + mark, style=colour)
             table.add_row(line["title"], line["before"], line["after"], change, line["change_interval"])
         console.print(table)
+    if told := guard_sentence(results):
+        console.print(Text.assemble(("guard  ", "dim"), told), soft_wrap=True)
     for text, command in next_commands(folder):
         console.print(Text.assemble((f"{text:<31}", "dim"), (command, "bold")), soft_wrap=True)
 

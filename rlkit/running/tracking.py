@@ -29,6 +29,7 @@ from rlkit.running.progress import Progress
 
 PAIR_COLUMNS = ["frames", "prompt", "chosen", "rejected", "kind", "margin"]
 CAPTION_COLUMNS = ["frames", "prompt", "truth"]
+PICTURE_COLUMNS = ["kind", "prompt"]
 
 
 class Null:
@@ -151,6 +152,24 @@ class Tracker:
             for row in rows
         ]
         self.backend.table("samples/captions", [*CAPTION_COLUMNS, *systems], table, step)
+
+    def pictures(self, rows: Sequence[Mapping[str, object]], step: int) -> None:
+        """Pictures of held-out prompts: `kind number prompt pictures reward held_out`; to samples/pictures.jsonl.
+
+        `pictures` maps a system to the path of its pictures inside the run folder, the last two a system to a score.
+        """
+        if self.folder.main:
+            write_jsonl(self.folder.samples / "pictures.jsonl", [{**row, "step": step} for row in rows])
+        systems = list(dict.fromkeys(name for row in rows for name in row["pictures"]))
+        scores = [(key, name) for key in ("reward", "held_out") for name in systems]
+        table = [
+            [row["kind"], row["prompt"]]
+            + [self._picture({"frames": row["pictures"].get(name)}) for name in systems]
+            + [row.get(key, {}).get(name) for key, name in scores]
+            for row in rows
+        ]
+        columns = [*PICTURE_COLUMNS, *systems, *(f"{key}/{name}" for key, name in scores)]
+        self.backend.table("samples/pictures", columns, table, step)
 
     def finish(self) -> None:
         """Close the listener."""

@@ -1,13 +1,15 @@
-"""Flow matching of a text-to-picture generator: the squared error of its velocity on pictures with true prompts.
+"""Training of a text-to-picture generator on pictures with true prompts: the squared error of velocity or noise.
 
-Rectified flow, https://huggingface.co/papers/2209.03003; noise levels are drawn evenly and then shifted as the
-pipeline's own sampler shifts them. With `model.init` the generator is made fresh, on the world's pictures: the start of
-the recipes of preference and RL. A share of the pictures (`generation.prompt_dropout`) is shown without its prompt.
+Rectified flow, https://huggingface.co/papers/2209.03003, whose noise levels are drawn evenly and then shifted as the
+pipeline's own sampler shifts them; DDPM, https://huggingface.co/papers/2006.11239, Eq. 14, at even timesteps. With
+`model.init` the generator is made fresh, on the world's pictures: the start of the recipes of preference and RL. A
+share of the pictures (`generation.prompt_dropout`) is shown without its prompt.
 
 Deviation: noise levels are even, where SD3's paper draws them from a logit-normal distribution.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,50 +17,20 @@ from torch import Tensor
 from data_synth.world import pictures
 from rlkit import engine, sde
 from rlkit.engine import seed_of
-from rlkit.errors import ModelError
-from rlkit.evaluate import intervals
-from rlkit.evaluate.generator import Measure, constant
-from rlkit.generators.prompts import Embeddings, read_prompts
-from rlkit.generators.scoring import Rewards
+from rlkit.generators import session as sessions
+from rlkit.generators.session import Session
 from rlkit.losses.diffusion import squared_error
 from rlkit.models import generator as pipelines
 from rlkit.models import sampling
 from rlkit.models.generator import POLICY, Generator
 from rlkit.recipe import Recipe
-from rlkit.report.page import write_report
 from rlkit.running import ranks
 from rlkit.running.folder import RunFolder
-from rlkit.running.progress import Progress, last_screen, quiet
-from rlkit.running.tracking import open_tracker
 
 
 def run(recipe: Recipe, folder: RunFolder) -> None:
     """Train, save, measure on held-out prompts. See recipes/base_flow.yaml."""
-    quiet()
-    with Progress(folder.path.name, stages=3) as progress:
-        tracker = open_tracker(recipe.train.report_to, folder, name=folder.path.name, config={}, progress=progress)
-        generator = start(recipe)
-        if generator.family.PREDICTION != "flow":
-            raise ModelError(f"diffusion_sft trains flow models; {generator.family.PIPELINE} predicts noise.")
-        data = Pictures(generator, recipe)
-        stage = f"flow matching on {recipe.data.num_clips:,} pictures"
-        seconds = engine.train(generator, recipe, folder, tracker, progress, data.losses, stage=stage)
-        if folder.main:
-            pipelines.save(generator, folder.final)
-        ranks.wait()
-        prompts = read_prompts(recipe).held_out
-        judges = Rewards(recipe.rewards), Rewards(recipe.evaluate.held_out_rewards)
-        measure = Measure(prompts, *judges, data.embeddings, recipe)
-        rows = measure.rows(generator, POLICY, folder, progress, title="base", ratio=False)
-        passes = constant(2.0 * recipe.train.max_steps * data.per_step, 1)  # a backward pass counts like a forward one
-        systems = {"base": intervals.summarise(rows) | {"forward_passes": passes}}
-        cost = {"train_seconds": {"base": seconds}}
-        results = {"systems": systems, "measured_on": "held-out prompts", "cost": cost}
-        folder.finish(results)
-        if folder.main:
-            write_report(folder.path)
-        last_screen(results, folder.path)
-        tracker.finish()
+    sessions.run(recipe, folder, start, Pictures, systems={"base": POLICY})
 
 
 def start(recipe: Recipe) -> Generator:
@@ -72,24 +44,44 @@ def start(recipe: Recipe) -> Generator:
 
     sizes = recipe.generation
     texts = [pictures.prompt(one) for one in pictures.descriptions()]
-    pipe = tiny_pipelines.flow_default(
-        texts, size=sizes.resolution, patch_size=sizes.patch_size, width=sizes.width, layers=sizes.layers,
-        seed=recipe.seed,
-    )  # fmt: skip
+    width, layers, size = sizes.width, sizes.layers, sizes.resolution
+    if model.init == "stable_diffusion":
+        widths = (width // 4, width // 2, width)
+        pipe = tiny_pipelines.epsilon_default(texts, size=size, widths=widths, layers=layers, seed=recipe.seed)
+    else:
+        pipe = tiny_pipelines.flow_default(
+            texts, size=size, patch_size=sizes.patch_size, width=width, layers=layers, seed=recipe.seed
+        )
     return pipelines.prepare(pipe.to(ranks.device()))
 
 
 class Pictures:
     """The world's training pictures as latents, encoded when they are first needed."""
 
-    def __init__(self, generator: Generator, recipe: Recipe) -> None:
+    def __init__(self, session: Session) -> None:
+        recipe, self.generator, self.recipe = session.recipe, session.generator, session.recipe
         data, train = recipe.data, recipe.train
-        self.generator, self.recipe = generator, recipe
         self.shown = pictures.drawn(data.num_clips, seed=data.world_seed)
-        self.embeddings = Embeddings(generator, data.cache_gib)
+        self.stage = f"denoising {data.num_clips:,} pictures"
+        self.embeddings = session.embeddings
         self.latents: dict[int, Tensor] = {}
         self.most = int(data.cache_gib * 2**30) // (4 * 3 * recipe.generation.resolution**2)
-        self.per_step = train.per_device_train_batch_size * train.gradient_accumulation_steps * ranks.count()
+        per_step = train.per_device_train_batch_size * train.gradient_accumulation_steps * ranks.count()
+        self.forward_passes = 2 * train.max_steps * per_step  # a backward pass counts like a forward one
+
+    def after_step(self, steps: int) -> None:
+        """Nothing follows the policy."""
+
+    def cost(self) -> dict[str, Any]:
+        """Nothing beside the seconds."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """A step follows from its number."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing to restore."""
 
     def losses(self, step: int) -> Iterator[tuple[Tensor, engine.Metrics]]:
         """The micro-batches of a step, of this process; what they show follows from (seed, step) alone."""
@@ -106,10 +98,13 @@ class Pictures:
                 None if hide else pictures.prompt(self.shown[at])
                 for at, hide in zip(numbers, hidden.tolist(), strict=True)
             ]
-            sigma = sampling.shifted(self.generator, uniform, tuple(x0.shape[1:]))
-            times = sigma * self.generator.pipe.scheduler.config.num_train_timesteps
-            velocity = self.generator.predict(sde.flow_sample(x0, noise, sigma), times, self.embeddings(prompts))
-            yield squared_error(velocity, sde.flow_velocity(x0, noise)).mean(), {}
+            level, times = sampling.training_times(self.generator, uniform, tuple(x0.shape[1:]))
+            if self.generator.family.PREDICTION == "flow":
+                noised, target = sde.flow_sample(x0, noise, level), sde.flow_velocity(x0, noise)
+            else:
+                noised, target = sde.epsilon_sample(x0, noise, level), noise
+            prediction = self.generator.predict(noised, times, self.embeddings(prompts))
+            yield squared_error(prediction, target).mean(), {}
 
     def encoded(self, numbers: Sequence[int]) -> Tensor:
         """Latents of some pictures."""

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import reward_models
@@ -49,6 +50,39 @@ def test_parts_choose_what_is_scored():
     assert score(prompts=[wrong], completions=[pictures.render(SHOWN, 0)])[0] > 0.99
     with pytest.raises(ValueError, match="hue"):
         reward_models.load("world_picture", parts=["hue"])
+
+
+def as_tensor(shown, seed=0):
+    return torch.from_numpy(pictures.render(shown, seed)).permute(2, 0, 1) / 255
+
+
+def test_tensors_score_as_pictures_do():
+    shown = pictures.drawn(40, split="test")
+    texts = [pictures.prompt(one) for one in shown]
+    for parts in (["colour", "background"], ["background"]):
+        score = reward_models.load("world_picture", parts=parts)
+        found = score.score_tensors(prompts=texts, pixels=torch.stack([as_tensor(one) for one in shown]))
+        expected = score(prompts=texts, completions=[pictures.render(one, 0) for one in shown])
+        assert np.abs(np.array(found) - expected).max() < 0.03
+    assert score.score_tensors(prompts=["A cat."], pixels=as_tensor(SHOWN)[None]).isnan().all()
+
+
+def test_the_gradient_of_tensors_is_that_of_finite_differences():
+    score = reward_models.load("world_picture", parts=["colour", "background"]).score_tensors
+    text = pictures.prompt(SHOWN._replace(background="pink", colour="yellow"))
+    pixels = as_tensor(SHOWN)[None].requires_grad_()
+    (gradient,) = torch.autograd.grad(score(prompts=[text], pixels=pixels).sum(), pixels)
+    assert (gradient != 0).float().mean() > 0.1  # border and things
+    way = gradient / gradient.norm()
+    with torch.no_grad():
+        up, down = (score(prompts=[text], pixels=pixels + step * way).double().sum() for step in (0.05, -0.05))
+    assert ((up - down) / 0.1).item() == pytest.approx(gradient.norm().item(), rel=0.02)
+
+
+def test_parts_that_count_pixels_have_no_gradient():
+    for options in ({}, {"parts": ["colour", "shape"]}, {"measure": "saturation"}):
+        with pytest.raises(AttributeError, match="score_tensors"):
+            _ = reward_models.load("world_picture", **options).score_tensors
 
 
 def test_no_score_is_none_and_pil_is_taken():

@@ -138,3 +138,82 @@ def chain(tmp_path_factory):
     finally:
         os.chdir(before)
     return folder
+
+
+# Redness, so that any picture differs from any other; stops the run at the call that the file stop_at names.
+REDNESS = """\
+from pathlib import Path
+import numpy as np
+calls = 0
+def load(device="cpu", *, missing: bool = False, flat: bool = False):
+    def score(*, prompts, completions, **_):
+        global calls
+        calls += 1
+        stop = Path("stop_at")
+        if stop.is_file() and int(stop.read_text()) == calls:
+            stop.unlink()
+            raise RuntimeError("power cut")
+        found = [0.5 if flat else float(np.asarray(one, np.float64)[..., 0].mean()) for one in completions]
+        return [None if missing and at % 4 == 0 else float("nan") if missing and at % 4 == 1 else value
+                for at, value in enumerate(found)]
+    def score_tensors(*, prompts, pixels):
+        return 255 * pixels[:, 0].mean((1, 2))
+    score.score_tensors = score_tensors
+    return score
+"""
+GENERATOR_RECIPE = """\
+algorithm: {algorithm}
+model:
+  id: {model}
+  lora: {{r: 4, lora_alpha: 8.0}}
+rewards: [./redness.py]
+generation: {{resolution: 16, num_inference_steps: 3, num_generations: 4, eval_inference_steps: 2, eval_samples: 2}}
+online: {{num_iterations: 2}}
+train:
+  learning_rate: 1.0e-2
+  per_device_train_batch_size: 4
+  gradient_accumulation_steps: 2
+  max_steps: 3
+  logging_steps: 1
+evaluate: {{num_clips: 2}}
+guard: {{every: 0}}
+"""
+
+
+@pytest.fixture(scope="session")
+def flow_folder(tmp_path_factory):
+    """A flow pipeline of the smallest size that paints 16 x 16 pixels, with random weights."""
+    from data_synth.world import pictures
+    from rlkit.models import tiny_pipelines
+
+    folder = tmp_path_factory.mktemp("flow")
+    texts = [pictures.prompt(one) for one in pictures.descriptions()[::9]]
+    tiny_pipelines.flow_default(texts, size=16, patch_size=8, width=32, layers=1).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def epsilon_folder(tmp_path_factory):
+    """The same of an epsilon pipeline."""
+    from data_synth.world import pictures
+    from rlkit.models import tiny_pipelines
+
+    folder = tmp_path_factory.mktemp("epsilon")
+    texts = [pictures.prompt(one) for one in pictures.descriptions()[::9]]
+    tiny_pipelines.epsilon_default(texts, size=16, widths=(8, 16)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def generator_recipe(flow_folder, epsilon_folder, tmp_path, monkeypatch):
+    """algorithm -> recipe.yaml on the pipeline it trains, with the reward redness.py, in a directory of its own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "redness.py").write_text(REDNESS)
+
+    def write(algorithm):
+        path = tmp_path / f"tiny_{algorithm}.yaml"
+        model = epsilon_folder if algorithm == "ddpo" else flow_folder
+        path.write_text(GENERATOR_RECIPE.format(algorithm=algorithm, model=model))
+        return path
+
+    return write

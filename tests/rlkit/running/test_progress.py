@@ -188,6 +188,13 @@ def test_last_screen_of_a_run_with_one_system_has_commands_only():
     assert "rlkit report runs/x" in said(console)
 
 
+def test_last_screen_of_a_generator_says_what_its_guard_saw():
+    console = plain()
+    alarms = {"gap": {"step": 10, "value": 0.3}}
+    last_screen({"guard": {"measured": 4, "alarms": alarms, "best": None}}, Path("runs/x"), console=console)
+    assert "1 alarm (gap at step 10); training went on" in said(console)
+
+
 def test_last_screen_of_a_reward_asks_whether_it_can_be_trusted(tmp_path):
     (tmp_path / "final").mkdir()
     (tmp_path / "final/reward.json").write_text('{"reward": "consistency"}')

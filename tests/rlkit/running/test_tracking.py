@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -124,6 +125,23 @@ def test_samples_go_into_the_folder(tmp_path, console):
     tracker.captions([row], 10)
     assert lines(tmp_path / "samples/pairs.jsonl")[0]["rejected_kind"] == ["order_swap", "verbose"]
     assert lines(tmp_path / "samples/eval.jsonl")[0]["truth"] == "红圆。"
+
+
+def test_pictures_go_into_the_folder_and_as_pictures_to_the_listener(tmp_path, console):
+    tracker = open_tracker([], RunFolder(tmp_path), name="x", config={}, progress=Progress("x", console=console))
+    told = []
+    tracker.backend = SimpleNamespace(table=lambda *all: told.append(all))
+    save(film_strip(np.zeros((2, 8, 8, 3), np.uint8), [0, 1]), tmp_path / "samples/pictures/0.png")
+    row = {"kind": "worst", "number": 0, "prompt": "A red ball.", "reward": {"base": 0.5, "nft": 0.25}}
+    row["pictures"] = {"base": "samples/pictures/0.png", "nft": "samples/pictures/gone.png"}
+    tracker.pictures([row], 10)
+    assert lines(tmp_path / "samples/pictures.jsonl") == [{**row, "step": 10}]
+    ((name, columns, table, step),) = told
+    assert (name, step) == ("samples/pictures", 10)
+    assert dict(zip(columns, table[0], strict=True)) == {
+        "kind": "worst", "prompt": "A red ball.", "base": tmp_path / "samples/pictures/0.png", "nft": None,
+        "reward/base": 0.5, "reward/nft": 0.25, "held_out/base": None, "held_out/nft": None,
+    }  # fmt: skip
 
 
 def test_login_is_found_in_environment_and_netrc(no_login, monkeypatch):

@@ -9,6 +9,7 @@ pytest.importorskip("diffusers")
 
 from rlkit import plan, sde
 from rlkit.errors import RecipeError
+from rlkit.generators.session import open_session
 from rlkit.recipe.file import load, load_chain
 from rlkit.run import run as launch
 from rlkit.running import interrupt
@@ -72,7 +73,7 @@ def test_stopped_between_logs_and_resumed_it_ends_with_the_same_bytes(recipe_fil
 
 def test_the_loss_is_the_squared_error_of_the_velocity_at_the_drawn_level(recipe_file, monkeypatch):
     recipe = load(recipe_file)
-    data = diffusion_sft.Pictures(diffusion_sft.start(recipe), recipe)
+    data = diffusion_sft.Pictures(open_session(recipe, diffusion_sft.start(recipe)))
     seen = {}
 
     def predict(latents, times, text, **_):
@@ -89,11 +90,43 @@ def test_the_loss_is_the_squared_error_of_the_velocity_at_the_drawn_level(recipe
     assert again.item() == loss.item()  # a step follows from its number
 
 
+def test_an_epsilon_model_learns_the_noise_at_integer_timesteps(recipe_file, monkeypatch):
+    changes = ["model.init=stable_diffusion", "generation.width=32"]
+    recipe = load(recipe_file, changes)
+    data = diffusion_sft.Pictures(open_session(recipe, diffusion_sft.start(recipe)))
+    seen = {}
+
+    def predict(latents, times, text, **_):
+        seen.update(latents=latents, times=times)
+        return torch.zeros_like(latents)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(data.generator, "predict", predict)
+        kept = {}
+        made = sde.epsilon_sample
+        patch.setattr(sde, "epsilon_sample", lambda x0, noise, a: made(*kept.setdefault("drawn", (x0, noise, a))))
+        ((loss, _),) = data.losses(3)
+    x0, noise, a = kept["drawn"]
+    assert loss.item() == pytest.approx(noise.square().mean().item(), rel=1e-6)
+    assert not seen["times"].is_floating_point() and 0 <= seen["times"].min() <= seen["times"].max() < 1000
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2  # scaled_linear
+    alphas = (1 - betas).cumprod(0)[seen["times"]]
+    torch.testing.assert_close(a.double(), alphas, rtol=1e-4, atol=1e-6)
+    expected = alphas.sqrt().view(-1, 1, 1, 1) * x0 + (1 - alphas).sqrt().view(-1, 1, 1, 1) * noise
+    torch.testing.assert_close(seen["latents"].double(), expected, rtol=1e-4, atol=1e-4)
+
+    folder = launch(recipe_file, changes)[-1]
+    losses = [line["loss"] for line in numbers(folder.path)]
+    assert losses[-1] < 0.97 * losses[0] and (folder.final / "unet").is_dir()
+
+
 def test_what_cannot_work_is_refused_before_the_run(recipe_file):
     with pytest.raises(RecipeError, match="makes no pictures"):
         load(recipe_file, ["model.init=qwen2_5_vl"])
     with pytest.raises(RecipeError, match=r"192 numbers, more than generation\.width 64"):
         load(recipe_file, ["generation.patch_size=8"])
+    with pytest.raises(RecipeError, match="resolution by 4"):
+        load(recipe_file, ["model.init=stable_diffusion", "generation.resolution=18"])
     with pytest.raises(RecipeError, match="diffusion_sft"):
         load(recipe_file, ["algorithm=sft"])
 

@@ -9,6 +9,7 @@ import torch
 pytest.importorskip("diffusers")
 
 from rlkit.errors import RecipeError
+from rlkit.generators.session import open_session
 from rlkit.models import generator as generators
 from rlkit.models import sampling
 from rlkit.recipe.file import load
@@ -22,7 +23,9 @@ model:
   lora: {{r: 4, lora_alpha: 8.0}}
 rewards: {rewards}
 generation: {{resolution: 16, num_inference_steps: 2, num_generations: 4, eval_inference_steps: 2, eval_samples: 2}}
-nft: {{num_iterations: 2, kl_weight: 0.01}}
+online: {{num_iterations: 2}}
+nft: {{kl_weight: 0.01}}
+guard: {{every: 0}}
 train:
   learning_rate: 1.0e-2
   per_device_train_batch_size: 4
@@ -52,18 +55,6 @@ def load(device="cpu", *, missing: bool = False):
                 for at, value in enumerate(found)]
     return score
 """
-
-
-@pytest.fixture(scope="session")
-def flow_folder(tmp_path_factory):
-    """A flow pipeline of the smallest size that paints 16 x 16 pixels, with random weights."""
-    from data_synth.world import pictures
-    from rlkit.models import tiny_pipelines
-
-    folder = tmp_path_factory.mktemp("flow")
-    texts = [pictures.prompt(one) for one in pictures.descriptions()[::9]]
-    tiny_pipelines.flow_default(texts, size=16, patch_size=8, width=32, layers=1).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture
@@ -124,7 +115,7 @@ def test_a_run_leaves_results_galleries_and_an_adapter_that_stock_diffusers_load
 def test_it_raises_the_trained_reward_on_held_out_prompts(recipe_file, form):
     """Redness, a reward that any generator can raise, in units of 0 to 255; all weights trained, the start kept."""
     changes = ["train.max_steps=24", "train.learning_rate=3.0e-3", "model.lora=null", "evaluate.num_clips=6"]
-    changes += ["nft.num_iterations=1", "nft.kl_weight=0", f"nft.form={form}"]
+    changes += ["online.num_iterations=1", "nft.kl_weight=0", f"nft.form={form}"]
     folder = launch(recipe_file("[./own.py]"), changes)[-1]
     change = folder.results()["differences"]["nft"]["base"]["reward"]
     assert change["low"] > 3
@@ -154,10 +145,7 @@ def test_missing_scores_are_masked_and_counted(recipe_file):
 
 def online(path, overrides=()):
     recipe = load(path, overrides)
-    generator = nft.start(recipe)
-    embeddings = nft.Embeddings(generator, 1.0)
-    prompts, rewards = nft.read_prompts(recipe), nft.Rewards(recipe.rewards)
-    return nft.Online(generator, recipe, prompts, embeddings, rewards)
+    return nft.Nft(open_session(recipe, nft.start(recipe)))
 
 
 def test_before_the_first_update_policy_old_and_reference_are_one(recipe_file):
@@ -173,9 +161,9 @@ def test_before_the_first_update_policy_old_and_reference_are_one(recipe_file):
 
 def test_a_masked_picture_moves_no_weight(recipe_file):
     algorithm = online(recipe_file("[./own.py]"), ["nft.kl_weight=0"])
-    algorithm.rolled = algorithm.collect(0)
-    algorithm.rolled.mask[:] = False
-    loss, _ = algorithm.loss(0, 0, slice(0, 4), 0)
+    drawn = algorithm.collect(0)
+    drawn.mask[:] = False
+    loss, _ = algorithm.loss(drawn, 0, 0, 0)
     loss.backward()
     assert loss.item() == 0.0
     assert all(one.grad is None or one.grad.abs().max() == 0 for one in algorithm.generator.parameters())
