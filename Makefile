@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+# python is started many times, and compiling torch and transformers anew takes it half a minute
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test lint bench torture clean
 
