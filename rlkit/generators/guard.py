@@ -10,7 +10,7 @@ https://huggingface.co/papers/2606.27771), the spread among pictures of one prom
 import math
 import os
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,12 +66,13 @@ class Guard:
         folder: RunFolder,
         tracker: Tracker,
         progress: Progress,
+        passes: Callable[[], int] = int,
     ) -> None:
-        """`measure` holds the guard's own prompts and its number of samples."""
+        """`measure` holds the guard's own prompts and its number of samples; `passes` counts those of training."""
         self.settings: HackingGuard = measure.recipe.guard
         self.last = measure.recipe.train.max_steps
         self.measure, self.generator, self.name = measure, generator, name
-        self.folder, self.tracker, self.progress = folder, tracker, progress
+        self.folder, self.tracker, self.progress, self.passes = folder, tracker, progress, passes
         self.state = State()
         if not len(measure.held_out):
             progress.note("guard: no evaluate.held_out_rewards, so that no judge watches what the reward does")
@@ -91,7 +92,8 @@ class Guard:
             self.state.start.setdefault(name, found)
         compared = compare(self.state.start, values)
         self.state.measured += 1
-        self._log({f"guard/{name}": value for name, value in compared["now"].items()}, step)
+        seen = {f"guard/{name}": value for name, value in compared["now"].items()}
+        self._log(seen | {"forward_passes": float(self.passes())}, step)
         self._keep_best(compared["now"].get("held_out"), step)
         new = {kind: value for kind, value in alarms(settings, compared).items() if kind not in self.state.alarms}
         for kind, value in new.items():

@@ -26,7 +26,7 @@ from rlkit.report.page import write_report
 from rlkit.running import ranks
 from rlkit.running.folder import RunFolder
 from rlkit.running.progress import Progress, last_screen, quiet
-from rlkit.running.tracking import Tracker, open_tracker
+from rlkit.running.tracking import Tracker, open_tracker, write_jsonl
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,8 @@ def run(
         session = open_session(recipe, start(recipe))
         trains = algorithm(session)
         trained, name = list(systems.items())[-1]
-        guard = guard_of(session, name, sampled.get(trained), folder, tracker, progress) if len(systems) > 1 else None
+        watched = (session, trains, name, sampled.get(trained), folder, tracker, progress)
+        guard = guard_of(*watched) if len(systems) > 1 else None
         seconds = engine.train(
             session.generator, recipe, folder, tracker, progress, trains.losses,
             stage=trains.stage, after_step=trains.after_step, memory=trains, guard=guard,
@@ -139,6 +140,8 @@ def run(
         if guard is not None:
             results["guard"] = guard.results()
         results["cost"] = {"train_seconds": {trained: seconds}, **trains.cost()}
+        if folder.main:
+            keep_rows(folder, rows[trained], float(trains.forward_passes), seconds)
         folder.finish(results)
         if folder.main:
             write_report(folder.path)
@@ -175,6 +178,7 @@ def _drawn(
 
 def guard_of(
     session: Session,
+    trains: Algorithm,
     name: str,
     sampled: Sampled | None,
     folder: RunFolder,
@@ -187,7 +191,14 @@ def guard_of(
         return None
     judges = session.rewards, session.held_out
     measure = Measure(session.prompts.guard, *judges, session.embeddings, session.recipe, settings.num_samples, sampled)
-    return Guard(measure, session.generator, name, folder, tracker, progress)
+    return Guard(measure, session.generator, name, folder, tracker, progress, lambda: trains.forward_passes)
+
+
+def keep_rows(folder: RunFolder, rows: Sequence[Mapping[str, Any]], passes: float, seconds: float) -> None:
+    """What a comparison reads of a run: a row a prompt of what was trained, and what it took."""
+    folder.write_json("cost.json", {"train_seconds": round(seconds, 1)})
+    kept = [{"id": row["clip"]} | {key: row[key] for key in row if key != "clip"} for row in rows]
+    write_jsonl(folder.path / "evaluation.jsonl", [row | {"forward_passes": passes} for row in kept])
 
 
 def stages_of(recipe: Recipe, systems: Mapping[str, str]) -> int:

@@ -339,6 +339,9 @@ class Compare:
     """Each system is trained once with each, unless it has `seeds` of its own."""
     systems: dict[str, System] = field(default_factory=dict)
     """Name -> what it is; the first two are what the others are compared with in the last screen."""
+    target: str | None = None
+    """For generators: the system whose final reward the others are to reach; `passes_to_target` is what it took them,
+    by the guard's prompts (guard.every)."""
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,9 @@ def _of_the_whole(comparison: Recipe) -> Iterator[tuple[str, str]]:
         yield "compare.systems", "there is nothing to compare; write `systems: {base: {recipe: recipes/base.yaml}}`"
     if not compare.seeds or len(set(compare.seeds)) < len(compare.seeds):
         yield "compare.seeds", f"'compare.seeds' is {compare.seeds}, expected at least one seed, each once"
+    if compare.target is not None and compare.target not in compare.systems:
+        known = ", ".join(compare.systems)
+        yield "compare.target", f"'compare.target' is '{compare.target}', which is no system; the systems are {known}"
     if comparison.evaluate.num_clips == 0:
         yield "evaluate.num_clips", "0 held-out clips leave nothing to compare; give evaluate.num_clips"
 

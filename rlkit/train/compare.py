@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rlkit import plugins
-from rlkit.evaluate import intervals
+from rlkit.evaluate import intervals, passes
 from rlkit.evaluate.held_out import metric_rows, read_rows
 from rlkit.recipe import ALGORITHM, Compare, Recipe
 from rlkit.recipe.file import Step, load
@@ -29,6 +29,8 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
     compare = recipe.compare
     rows: dict[str, list[list[dict[str, Any]]]] = {}
     seconds: dict[str, list[float]] = {}
+    curves: dict[str, list[list[passes.Point]]] = {}
+    told: dict[str, Any] = {}
     for seed in compare.seeds:
         for name, system in compare.systems.items():
             one = folder_of(folder, compare, name, seed)
@@ -36,6 +38,8 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
                 continue  # trained once, for all seeds
             run_system(one_recipe(recipe, folder, name, seed), one, name, main=folder.main)
             rows.setdefault(name, []).append(metric_rows(read_rows(one / "evaluation.jsonl")))
+            curves.setdefault(name, []).append(passes.curve(one))
+            told = RunFolder(one).results()
             seconds.setdefault(name, []).append(json.loads((one / "cost.json").read_text())["train_seconds"])
     shown = {name: by_seed for name, by_seed in rows.items() if not compare.systems[name].hidden}
     results = {
@@ -43,6 +47,12 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
         "differences": differences(shown),
         "cost": {"train_seconds": seconds, "seeds": list(compare.seeds)},
     }
+    if "measured_on" in told:
+        results["measured_on"] = told["measured_on"]
+    if compare.target is not None:
+        results["curves"] = {name: curves[name] for name in shown}
+        for name, found in passes.to_target({name: curves[name] for name in shown}, compare.target).items():
+            results["systems"][name]["passes_to_target"] = found
     if folder.main:
         write_text(folder.path / "table.md", markdown(results["systems"], paired=results["differences"]))
     folder.finish(results)

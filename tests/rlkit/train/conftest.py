@@ -43,7 +43,6 @@ evaluate:
   num_clips: 3
   best_of: 2
   held_out_rewards: [{{world_picture: {{measure: saturation}}}}]
-guard: {{every: 0}}
 """
 
 
