@@ -26,8 +26,8 @@ class HeldOut:
     """Held-out clips and their frames, encoded once and asked of every system: `examples[view][i]`.
 
     Views: `clip`, and for the first clips the controls: `blind` (no video), `shuffled` (frames in another order),
-    `other_clip`. The true
-    caption is answer 0 and the same events with two neighbours swapped answer 1, for the order by likelihood.
+    `other_clip`. The true caption is answer 0 and the same events with two neighbours swapped answer 1, for the order
+    by likelihood.
     """
 
     rows: list[dict[str, Any]]

@@ -52,6 +52,17 @@ METRICS: dict[str, Metric] = {
     "calibration_real": Metric("calibration, real pictures", "lower", "expected calibration error", True),
 }
 
+# What an alarm's value means, in a sentence; `{}` is the value as printed.
+ALARMS: dict[str, str] = {
+    "displacement": "the chosen answers' log-probability lies {} nats from its start",
+    "gap": "the trained reward has gained {} of its start more than the held-out judge, which has gained none",
+    "held_out": "the held-out judge has lost {} of its start",
+    "velocity": "velocities are {} times as large as the reference's",
+    "diversity": "pictures of one prompt have lost {} of their spread",
+    "saturation": "mean saturation has risen by {}",
+    "grid": "a lattice stands out by {} more than at the start",
+}
+
 SYSTEMS: dict[str, str] = {
     "base": "base model",
     "sft": "SFT",

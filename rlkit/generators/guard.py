@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from rlkit.errors import GuardError
 from rlkit.evaluate.generator import Measure
+from rlkit.evaluate.names import ALARMS
 from rlkit.generators import pixels
 from rlkit.models.generator import Generator
 from rlkit.recipe import HackingGuard
@@ -29,14 +30,7 @@ from rlkit.running.progress import Progress
 from rlkit.running.tracking import Tracker
 
 WATCHED = ("reward", "held_out", "velocity_ratio", "diversity", "saturation", "grid")
-SENTENCES = {
-    "gap": "the trained reward has gained {value:.2f} of its start more than the held-out judge, which has gained none",
-    "held_out": "the held-out judge has lost {value:.1%} of its start",
-    "velocity": "velocities are {value:.3f} times as large as the reference's",
-    "diversity": "pictures of one prompt have lost {value:.0%} of their spread",
-    "saturation": "mean saturation has risen by {value:.3f}",
-    "grid": "a lattice stands out by {value:.2f} more than at the start",
-}
+PRINTED = {"gap": ".2f", "held_out": ".1%", "velocity": ".3f", "diversity": ".0%", "saturation": ".3f", "grid": ".2f"}
 
 Values = dict[str, list[float | None]]
 """Name -> a value per prompt; None where it is missing."""
@@ -99,9 +93,9 @@ class Guard:
         for kind, value in new.items():
             self.state.alarms[kind] = {"step": step, "value": value}
             self._log({f"alarm/{kind}": value}, step)
-            self.progress.note(f"ALARM {kind} at step {step}: {SENTENCES[kind].format(value=value)}")
+            self.progress.note(f"ALARM {kind} at step {step}: {sentence(kind, value)}")
         if new and settings.action == "stop":
-            told = "; ".join(SENTENCES[kind].format(value=value) for kind, value in new.items())
+            told = "; ".join(sentence(kind, value) for kind, value in new.items())
             raise GuardError(
                 f"at step {step} {told}. guard.action: warn goes on, rollback keeps the best weights; a lower rate, "
                 "more kl_weight, or another reward goes against the cause."
@@ -176,6 +170,11 @@ class Guard:
 
     def _log(self, metrics: dict[str, float], step: int) -> None:
         self.tracker.log(metrics, step)
+
+
+def sentence(kind: str, value: float) -> str:
+    """What an alarm of this kind says."""
+    return ALARMS[kind].format(format(value, PRINTED[kind]))
 
 
 def best_file(folder: RunFolder) -> Path:

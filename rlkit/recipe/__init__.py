@@ -2,7 +2,6 @@
 
 from rlkit.recipe.marks import ALGORITHM, FAMILY, NEGATIVE, REWARD, Between, Changes, Kind, OnDisk
 from rlkit.recipe.schema import (
-    Compare,
     Data,
     Ddpo,
     EncoderReward,
@@ -22,9 +21,9 @@ from rlkit.recipe.schema import (
     Recipe,
     RewardBackprop,
     Sampling,
-    System,
     Train,
 )
+from rlkit.recipe.sections_compare import Compare, System
 
 __all__ = [
     "ALGORITHM", "FAMILY", "NEGATIVE", "REWARD", "Between", "Changes", "Compare", "Data", "Ddpo", "EncoderReward",

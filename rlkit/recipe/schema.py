@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from rlkit.recipe.marks import ALGORITHM, NEGATIVE, REWARD, Between, Changes, OnDisk
+from rlkit.recipe.sections_compare import Compare
 from rlkit.recipe.sections_data import Feedback, PairMaking
 from rlkit.recipe.sections_generator import (
     Ddpo,
@@ -312,36 +313,6 @@ class Guards:
     """What to do when the chosen answer's log-probability falls below its start."""
     time_encoding: Literal["off", "warn", "stop"] = "stop"
     """What to do when the self-test of timestamps and positions fails at the start."""
-
-
-@dataclass(frozen=True)
-class System:
-    """One row of a comparison."""
-
-    recipe: Annotated[str, OnDisk("file")] = ""
-    """The recipe it runs, from the working directory; without what that recipe needs, its variants and its
-    compare_with: each of these is a system here, or a recipe under `needs` of the comparison."""
-    start: str | None = None
-    """The system above whose final weights it starts from; null keeps the recipe's own model."""
-    seeds: list[CountOrZero] | None = None
-    """One seed, as in `[0]`, trains it once; all that start from it share it. null: each seed of the comparison."""
-    set: Annotated[dict[str, Any], Changes()] = field(default_factory=dict)
-    """Dotted keys with their other values."""
-    hidden: bool = False
-    """Leave it out of the table: a start that others need."""
-
-
-@dataclass(frozen=True)
-class Compare:
-    """Several systems over several seeds."""
-
-    seeds: list[CountOrZero] = field(default_factory=lambda: [0, 1, 2])
-    """Each system is trained once with each, unless it has `seeds` of its own."""
-    systems: dict[str, System] = field(default_factory=dict)
-    """Name -> what it is; the first two are what the others are compared with in the last screen."""
-    target: str | None = None
-    """For generators: the system whose final reward the others are to reach; `passes_to_target` is what it took them,
-    by the guard's prompts (guard.every)."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 from rlkit.errors import RecipeError
 from rlkit.recipe.contradictions import contradictions
 from rlkit.recipe.dotted import changed
-from rlkit.recipe.schema import Compare, Recipe, System
+from rlkit.recipe.schema import Recipe
+from rlkit.recipe.sections_compare import Compare, System
 
 THE_COMPARISONS = (
     "algorithm", "needs", "seed", "out", "variants", "compare", "evaluate.num_clips", "evaluate.split",

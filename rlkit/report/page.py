@@ -15,7 +15,7 @@ from typing import Any
 import jinja2
 
 from rlkit.evaluate.caption_metrics import matched_positions, score
-from rlkit.evaluate.names import describe, is_detail, number, system_title
+from rlkit.evaluate.names import ALARMS, describe, is_detail, number, system_title
 from rlkit.report import compare_table, pictures
 from rlkit.report.data import RunData, read_run
 from rlkit.report.svg import axis_number, colour, interval_chart, line_chart
@@ -50,17 +50,6 @@ FAMILIES = {
     "guard: lattice": ("guard/grid",),
 }
 NO_CURVE = ("step", "time", "epoch", "total_flos", "num_tokens", "train_loss")
-
-# What an alarm's value means, in a sentence; `{}` is the value as printed.
-ALARMS = {
-    "displacement": "the chosen answers' log-probability lies {} nats from its start",
-    "gap": "the trained reward has gained {} of its start more than the held-out judge, which has gained none",
-    "held_out": "the held-out judge has lost {} of its start",
-    "velocity": "velocities are {} times as large as the reference's",
-    "diversity": "pictures of one prompt have lost {} of their spread",
-    "saturation": "mean saturation has risen by {}",
-    "grid": "a lattice stands out by {} more than at the start",
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -47,19 +47,6 @@ evaluate:
 
 
 @pytest.fixture(scope="session")
-def flow_pipeline(tmp_path_factory):
-    """A flow pipeline of the smallest size that paints 16 x 16 pixels, with random weights."""
-    pytest.importorskip("diffusers")
-    from data_synth.world import pictures
-    from rlkit.models import tiny_pipelines
-
-    folder = tmp_path_factory.mktemp("flow")
-    texts = [pictures.prompt(one) for one in pictures.descriptions()[::9]]
-    tiny_pipelines.flow_default(texts, size=16, patch_size=8, width=32, layers=1).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
 def tiny_pipeline(tmp_path_factory):
     """family -> folder of its tiny pipeline of tiny_pipelines.build."""
     pytest.importorskip("diffusers")
@@ -93,13 +80,13 @@ def workplace(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def picture_pairs(flow_pipeline, tmp_path_factory):
+def picture_pairs(flow_folder, tmp_path_factory):
     """The folder of ten pairs of the flow pipeline's pictures, ranked by redness."""
     from rlkit.run import run
 
     folder = tmp_path_factory.mktemp("pairs")
     (folder / "redness.py").write_text(REDNESS)
-    (folder / "pairs_image.yaml").write_text(PAIRS.format(model=flow_pipeline, rewards="[./redness.py]"))
+    (folder / "pairs_image.yaml").write_text(PAIRS.format(model=flow_folder, rewards="[./redness.py]"))
     before = Path.cwd()
     os.chdir(folder)
     try:
@@ -109,10 +96,10 @@ def picture_pairs(flow_pipeline, tmp_path_factory):
 
 
 @pytest.fixture
-def offline_recipe(workplace, flow_pipeline, picture_pairs):
+def offline_recipe(workplace, flow_folder, picture_pairs):
     """(algorithm, save_steps, pairs, model) -> path of a recipe that trains on these pairs."""
 
-    def write(algorithm, *, save=0, pairs=picture_pairs, model=flow_pipeline):
+    def write(algorithm, *, save=0, pairs=picture_pairs, model=flow_folder):
         text = OFFLINE.format(algorithm=algorithm, model=model, pairs=pairs, save=save)
         return workplace(algorithm, text)
 

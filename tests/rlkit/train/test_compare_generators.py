@@ -38,9 +38,9 @@ compare:
 
 
 @pytest.fixture
-def comparison(workplace, flow_pipeline):
+def comparison(workplace, flow_folder):
     for algorithm in ("nft", "flow_grpo"):
-        workplace(algorithm, ONE.format(algorithm=algorithm, model=flow_pipeline))
+        workplace(algorithm, ONE.format(algorithm=algorithm, model=flow_folder))
     return lambda target="flow_grpo": workplace("both", BOTH.format(target=target))
 
 

@@ -154,13 +154,13 @@ def test_both_sides_have_one_noise_and_one_level(make):
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_the_loss_is_the_papers_with_one_half_and_the_start_as_reference(make, flow_pipeline, reduction):
+def test_the_loss_is_the_papers_with_one_half_and_the_start_as_reference(make, flow_folder, reduction):
     """Double strength, a reference with the adapter on, another sign or another scale would show."""
     algorithm = make(f"diffusion_dpo.reduction={reduction}", "diffusion_dpo.dpo_beta=3.0")
     nudge(algorithm.generator)
     rows = [1, 2, 8, 4]
     loss, metrics = algorithm.loss(rows, seeded())
-    inside = papers_margin(algorithm, rows, flow_pipeline, reduction, 3.0)
+    inside = papers_margin(algorithm, rows, flow_folder, reduction, 3.0)
     assert loss.item() == pytest.approx(-torch.nn.functional.logsigmoid(inside).mean().item(), rel=1e-4)
     assert metrics["rewards/margins"] == pytest.approx(inside.mean().item(), rel=1e-3)
     assert metrics["rewards/margins"] != 0
@@ -266,13 +266,13 @@ def test_an_epsilon_model_is_noised_by_its_own_schedule(tiny_pipeline, offline_r
     torch.testing.assert_close(pair.samples, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_pictures_that_cannot_be_read_are_masked_and_counted(make, picture_pairs, flow_pipeline, tmp_path):
+def test_pictures_that_cannot_be_read_are_masked_and_counted(make, picture_pairs, flow_folder, tmp_path):
     broken = changed(picture_pairs, tmp_path / "broken.parquet",
                      lambda at, row: row | ({"jpg_1": b"no picture"} if at == 4 else {}))  # fmt: skip
     algorithm = make("diffusion_dpo.dpo_beta=3.0", pairs=broken)
     nudge(algorithm.generator)
     loss, metrics = algorithm.loss([3, 4], seeded())
-    only = papers_margin(algorithm, [3, 4], flow_pipeline, "mean", 3.0)[0]  # the loss is that of the other pair alone
+    only = papers_margin(algorithm, [3, 4], flow_folder, "mean", 3.0)[0]  # the loss is that of the other pair alone
     assert loss.item() == pytest.approx(-torch.nn.functional.logsigmoid(only).item(), rel=1e-4)
     assert metrics["pairs/masked"] == 0.5 and algorithm.cost()["pairs"]["unreadable"] == 1
     line = json.loads((tmp_path / "run/rejected_rows.jsonl").read_text())

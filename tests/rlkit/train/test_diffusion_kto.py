@@ -77,7 +77,7 @@ def test_it_raises_the_reward_of_its_pairs_on_held_out_prompts(offline_recipe):
     assert folder.results()["differences"]["kto"]["base"]["reward"]["low"] > 0
 
 
-def test_the_loss_is_the_papers(make, flow_pipeline, monkeypatch):
+def test_the_loss_is_the_papers(make, flow_folder, monkeypatch):
     algorithm = make("diffusion_kto.kto_beta=5.0", "diffusion_kto.undesirable_weight=0.5")
     drawn = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -100,7 +100,7 @@ def test_the_loss_is_the_papers(make, flow_pipeline, monkeypatch):
     inputs = (seen["sample"], seen["times"], seen["text"])
     with torch.no_grad():
         policy = algorithm.generator.predict(*inputs)
-        reference = generators.load(str(flow_pipeline)).predict(*inputs)
+        reference = generators.load(str(flow_folder)).predict(*inputs)
     own, ref = ((one - (noise - x0)).square().flatten(1).mean(1).double().numpy() for one in (policy, reference))
     gain = ref - own - 0.02
     sign, weight = np.array([1, 1, -1, -1]), np.array([1, 1, 0.5, 0.5])

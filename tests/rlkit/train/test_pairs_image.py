@@ -57,10 +57,10 @@ def launch_results(folder):
     return RunFolder(folder).results()
 
 
-def test_noise_and_pictures_follow_from_the_row_alone(picture_pairs, flow_pipeline):
+def test_noise_and_pictures_follow_from_the_row_alone(picture_pairs, flow_folder):
     assert launch_results(picture_pairs)["redrawn"]["largest_difference"] <= 1
     recipe = load(picture_pairs / "recipe.yaml")
-    generator = generators.load(str(flow_pipeline))
+    generator = generators.load(str(flow_folder))
     row = rows_of(picture_pairs)[9]
     shape = generator.family.latent_shape(generator.pipe, 16, 16)
     noise = pairs.noise_of(row["seed_1"], row["noise_1"], shape, "row")
@@ -73,8 +73,8 @@ def test_noise_and_pictures_follow_from_the_row_alone(picture_pairs, flow_pipeli
         pairs.redrawn(generator, recipe, Embeddings(generator, 1.0), row | {"seed_0": 5})
 
 
-def test_killed_between_shards_it_ends_with_the_same_bytes(workplace, flow_pipeline, picture_pairs, monkeypatch):
-    path = workplace("pairs_image", PAIRS.format(model=flow_pipeline, rewards="[./redness.py]"))
+def test_killed_between_shards_it_ends_with_the_same_bytes(workplace, flow_folder, picture_pairs, monkeypatch):
+    path = workplace("pairs_image", PAIRS.format(model=flow_folder, rewards="[./redness.py]"))
     made = []
     real = pairs.shard
 
@@ -100,8 +100,8 @@ def test_killed_between_shards_it_ends_with_the_same_bytes(workplace, flow_pipel
         ("{missing: true}", {"pairs": 10, "ties": 0, "unlabelled": 0, "missing_rewards": 10}),
     ],
 )
-def test_ties_and_missing_scores_are_marked_and_counted(workplace, flow_pipeline, options, counted):
-    path = workplace("pairs_image", PAIRS.format(model=flow_pipeline, rewards=f"[{{./redness.py: {options}}}]"))
+def test_ties_and_missing_scores_are_marked_and_counted(workplace, flow_folder, options, counted):
+    path = workplace("pairs_image", PAIRS.format(model=flow_folder, rewards=f"[{{./redness.py: {options}}}]"))
     folder = launch(path)[-1]
     assert folder.results()["counts"] == {"groups": 10} | counted
     for row in rows_of(folder.path):
@@ -148,7 +148,7 @@ def test_the_review_page_shows_both_pictures_and_not_which_is_better(picture_pai
     ("override", "said"), [("rewards=[]", "nothing ranks"), ("model.lora={}", "trained generator as it is"),
                            ("data.source=gallery", "use world")]
 )  # fmt: skip
-def test_what_cannot_work_is_refused_before_the_run(workplace, flow_pipeline, override, said):
-    path = workplace("pairs_image", PAIRS.format(model=flow_pipeline, rewards="[./redness.py]"))
+def test_what_cannot_work_is_refused_before_the_run(workplace, flow_folder, override, said):
+    path = workplace("pairs_image", PAIRS.format(model=flow_folder, rewards="[./redness.py]"))
     with pytest.raises(RecipeError, match=said):
         load(path, [override])
