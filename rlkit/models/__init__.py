@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from rlkit.caption import row_attention, tower_attention
+from rlkit.caption import patch_projection, row_attention, tower_attention
 from rlkit.errors import ModelError
 from rlkit.running import ranks
 
@@ -122,8 +122,11 @@ def prepare(model: nn.Module, processor, *, vision: str = "full", sharing: str =
     if not obstacle and text._attn_implementation == "sdpa":
         text._attn_implementation = row_attention.NAME  # sdpa, but for the rows that this package builds
     tower = getattr(model.config, "vision_config", None)
-    if getattr(module, "PACKED_TOWER", False) and tower._attn_implementation == "sdpa":
-        tower._attn_implementation = tower_attention.NAME  # sdpa, but one call for all windows of a size
+    if getattr(module, "PACKED_TOWER", False):
+        if tower._attn_implementation == "sdpa":
+            tower._attn_implementation = tower_attention.NAME  # sdpa, but one call for all windows of a size
+        if vision != "frozen":
+            patch_projection.replace(model)
     reason = obstacle or f"{family}: one row per clip, all answers share its prefix"
     return Captioner(model, processor, family, not obstacle, reason, vision)
 
