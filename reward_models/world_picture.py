@@ -29,8 +29,8 @@ BACKGROUNDS = {"grey": (96, 98, 104), "brown": (104, 74, 48), "teal": (24, 98, 1
 COUNTS = {"a": 1, "two": 2, "three": 3}
 RADIUS = {"close-up": 0.42, "medium shot": 0.36, "wide shot": 0.30}
 PARTS = ("colour", "shape", "count", "background", "shot")
-SMOOTH = ("colour", "background")
-"""Parts with a gradient; the others count pixels."""
+SMOOTH = ("colour", "background", "shape", "shot")
+"""Parts with a gradient; the number of things has none."""
 _SMALLER = {1: 1.6, 2: 0.95, 3: 0.9}
 # area of a thing over the square of its radius, in half widths: 0.9 radius discs, 0.44 wide rings, 2.5 x 0.76 bars
 _AREA = {"ball": np.pi * 0.81, "ring": 2 * np.pi * 0.8 * 0.44, "bar": 1.9, "pole": 1.9}
@@ -41,6 +41,8 @@ _ASKED = re.compile(
 )
 _SOFT = 60.0  # distance in RGB at which a colour counts exp(-1/2)
 _SEEN = 40.0  # least distance in RGB from the background at which a pixel belongs to a thing
+_EDGE = 8.0  # distance in RGB beyond that within which, for a gradient, it belongs to it in part
+_SIZE = 0.17  # of the logarithm of sizes
 _LEAST = 0.008  # share of the picture below which a piece is a speck
 
 
@@ -83,7 +85,7 @@ def parts_of(picture: np.ndarray, wanted: dict[str, Any]) -> dict[str, float]:
     What differs from the colour of the border is a thing; its pieces are counted, each judged by its own outline.
     """
     pixels = picture.astype(np.float32)
-    ground, pieces = _seen(pixels)
+    ground, _, pieces = _seen(pixels)
     found = {}
     if "background" in wanted:
         found["background"] = _near(ground, BACKGROUNDS[wanted["background"]])
@@ -108,36 +110,57 @@ def _score(prompt: Any, picture: np.ndarray | None, parts: Sequence[str]) -> flo
 
 
 def _score_tensors(parts: Sequence[str], *, prompts: Sequence[Any], pixels: "Tensor") -> "Tensor":
-    """[batch], NaN without a score. What belongs to things and ground is seen as in `parts_of`, and has no gradient;
-    their colours are means, where that takes medians, so that every pixel of them is told where to go."""
+    """[batch], NaN without a score. What belongs to things and ground is seen as in `parts_of`, and has no gradient."""
     import torch
 
     scores = []
     for text, picture in zip(prompts, pixels, strict=True):
         named = asked(text) if isinstance(text, str) else {}
-        shown = picture.float().permute(1, 2, 0) * 255
-        _, pieces = _seen(shown.detach().cpu().numpy())
-        border = np.pad(np.zeros((shown.shape[0] - 2, shown.shape[1] - 2), bool), 1, constant_values=True)
-        regions = {"background": [border], "colour": [_deep(piece) for piece in pieces]}
-        found = []
-        for part in (part for part in parts if part in named):
-            target = shown.new_tensor((COLOURS if part == "colour" else BACKGROUNDS)[named[part]])
-            means = [shown[torch.from_numpy(one).to(shown.device)].mean(0) for one in regions[part]]
-            near = [torch.exp(-0.5 * (mean - target).square().sum() / _SOFT**2) for mean in means]
-            found.append(torch.stack(near).mean() if near else shown.sum() * 0)
-        scores.append(torch.stack(found).mean() if found else shown.new_tensor(torch.nan))
+        found = _soft_parts(picture.float().permute(1, 2, 0) * 255, named, [part for part in parts if part in named])
+        scores.append(torch.stack(found).mean() if found else pixels.new_tensor(torch.nan).float())
     return torch.stack(scores)
 
 
-def _seen(pixels: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The colour of the ground and the masks of the things, for float RGB [H, W, 3] of 0 to 255."""
+def _soft_parts(shown: "Tensor", named: dict[str, Any], parts: Sequence[str]) -> list["Tensor"]:
+    """Parts of one picture, float RGB [H, W, 3] of 0 to 255, with their gradients. Colours are means, where `parts_of`
+    takes medians, so that every pixel of them is told where to go; a pixel of a thing's box belongs to the thing by how
+    far it stands from the ground."""
+    import torch
+
+    ground, limit, pieces = _seen(shown.detach().cpu().numpy())
+    away = torch.linalg.vector_norm(shown - shown.new_tensor(ground) + 1e-4, dim=-1)  # its root has a gradient at 0
+    belongs = torch.sigmoid((away - limit) / _EDGE)
+    boxes = [_box(piece) for piece in pieces]
+    border = np.pad(np.zeros((shown.shape[0] - 2, shown.shape[1] - 2), bool), 1, constant_values=True)
+    found = []
+    for part in parts:
+        each = []
+        if part in ("colour", "background"):
+            target = shown.new_tensor((COLOURS if part == "colour" else BACKGROUNDS)[named[part]])
+            for region in [border] if part == "background" else map(_deep, pieces):
+                mean = shown[torch.from_numpy(region).to(shown.device)].mean(0)
+                each.append(torch.exp(-0.5 * (mean - target).square().sum() / _SOFT**2))
+        elif part == "shape":
+            for box in boxes:
+                cut, (ideal, right) = belongs[box], _outline(box, named["shape"])
+                both = cut[torch.from_numpy(ideal).to(cut.device)].sum()
+                each.append(right * both / (cut.sum() + ideal.sum() - both))
+        elif boxes:
+            share = torch.stack([belongs[box].sum() for box in boxes]).mean() / belongs.numel()
+            each.append(torch.exp(-0.5 * (torch.log(_relative_size(share, named)) / _SIZE) ** 2))
+        found.append(torch.stack(each).mean() if each else shown.sum() * 0)
+    return found
+
+
+def _seen(pixels: np.ndarray) -> tuple[np.ndarray, float, list[np.ndarray]]:
+    """The colour of the ground, how far from it things begin, and their masks, for float RGB [H, W, 3] of 0 to 255."""
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     ground = np.median(border, axis=0)
     distance = np.linalg.norm(pixels - ground, axis=-1)
-    things = distance > max(_SEEN, np.quantile(distance, 0.98) / 2)  # a soft edge belongs to the thing by its half
-    labels, number = ndimage.label(things, structure=np.ones((3, 3)))
+    limit = max(_SEEN, float(np.quantile(distance, 0.98)) / 2)  # a soft edge belongs to the thing by its half
+    labels, number = ndimage.label(distance > limit, structure=np.ones((3, 3)))
     pieces = [labels == index for index in range(1, number + 1)]
-    return ground, [piece for piece in pieces if piece.mean() >= _LEAST]
+    return ground, limit, [piece for piece in pieces if piece.mean() >= _LEAST]
 
 
 def _pixels(completion: Any) -> np.ndarray | None:
@@ -157,11 +180,22 @@ def _deep(piece: np.ndarray) -> np.ndarray:
     return inner if inner.any() else piece
 
 
+def _box(piece: np.ndarray) -> tuple[slice, slice]:
+    rows, columns = np.flatnonzero(piece.any(1)), np.flatnonzero(piece.any(0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
 def _shape(piece: np.ndarray, shape: str) -> float:
     """Overlap (intersection over union) of a piece with the ideal outline in the piece's own box, 0 where the box's
     sides are in another proportion: wide for a bar, high for a pole, square for the others."""
-    rows, columns = np.flatnonzero(piece.any(1)), np.flatnonzero(piece.any(0))
-    high, wide = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
+    box = _box(piece)
+    cut, (ideal, right) = piece[box], _outline(box, shape)
+    return float(right * (cut & ideal).sum() / (cut | ideal).sum())
+
+
+def _outline(box: tuple[slice, slice], shape: str) -> tuple[np.ndarray, float]:
+    """The ideal thing in a box, and how right the box's proportion is, 0 to 1."""
+    high, wide = (side.stop - side.start for side in box)
     ratio = np.log(wide / high)
     if shape in ("bar", "pole"):
         right = 1 / (1 + np.exp(-6 * ((ratio if shape == "bar" else -ratio) - 0.5)))
@@ -170,15 +204,18 @@ def _shape(piece: np.ndarray, shape: str) -> float:
     y, x = (np.mgrid[0:high, 0:wide] + 0.5) / np.array([high, wide])[:, None, None] * 2 - 1
     reach = np.hypot(x, y)
     ideal = {"ball": reach <= 1, "ring": (reach <= 1) & (reach >= 0.58 / 1.02)}.get(shape, np.ones((high, wide), bool))
-    cut = piece[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return float(right * (cut & ideal).sum() / (cut | ideal).sum())
+    return ideal, float(right)
 
 
 def _shot(pieces: Sequence[np.ndarray], wanted: dict[str, Any]) -> float:
     """How near the size of the things is to the asked one: exp(-1/2) at a step of the scale of about a sixth."""
     if not pieces:
         return 0.0
-    shape, share = wanted["shape"], float(np.mean([piece.mean() for piece in pieces]))
+    share = float(np.mean([piece.mean() for piece in pieces]))
+    return float(np.exp(-0.5 * (np.log(_relative_size(share, wanted)) / _SIZE) ** 2))
+
+
+def _relative_size(share: Any, wanted: dict[str, Any]) -> Any:
+    """Radius of things that cover `share` of the picture each, over the radius that was asked for."""
     radius = RADIUS[wanted["shot"]] * _SMALLER[wanted["count"]]
-    error = np.log(np.sqrt(4 * share / _AREA[shape]) / radius)
-    return float(np.exp(-0.5 * (error / 0.17) ** 2))
+    return (4 * share / _AREA[wanted["shape"]]) ** 0.5 / radius

@@ -32,6 +32,9 @@ from rlkit.running.tracking import Tracker
 WATCHED = ("reward", "held_out", "velocity_ratio", "diversity", "saturation", "grid")
 PRINTED = {"gap": ".2f", "held_out": ".1%", "velocity": ".3f", "diversity": ".0%", "saturation": ".3f", "grid": ".2f"}
 
+ONE_SIDED = 1.645
+"""Standard errors that a fall of the judge must exceed: in one of twenty measurements it does so by chance."""
+
 Values = dict[str, list[float | None]]
 """Name -> a value per prompt; None where it is missing."""
 
@@ -183,12 +186,13 @@ def best_file(folder: RunFolder) -> Path:
 
 
 def compare(start: Values, values: Values) -> dict[str, dict[str, float]]:
-    """Means now and at the start, each over the prompts that have a value both times, and `gained`.
+    """Means now and at the start, each over the prompts that have a value both times, `gained` and its `noise`.
 
     `gained` is a difference as a share of the start: of its size, or of its spread over prompts where that is larger,
-    since some judges' scores lie around 0. The gap, `now["gap"]`, is the gain of the reward less that of the judge.
+    since some judges' scores lie around 0; `noise` is its standard error over prompts. The gap, `now["gap"]`, is the
+    gain of the reward less that of the judge.
     """
-    found: dict[str, dict[str, float]] = {"now": {}, "start": {}, "gained": {}}
+    found: dict[str, dict[str, float]] = {"now": {}, "start": {}, "gained": {}, "noise": {}}
     for name, after in values.items():
         pairs = [(a, b) for a, b in zip(start[name], after, strict=True) if a is not None and b is not None]
         if not pairs:
@@ -197,6 +201,8 @@ def compare(start: Values, values: Values) -> dict[str, dict[str, float]]:
         found["start"][name], found["now"][name] = statistics.fmean(before), statistics.fmean(b for _, b in pairs)
         scale = max(abs(found["start"][name]), statistics.pstdev(before), 1e-8)
         found["gained"][name] = (found["now"][name] - found["start"][name]) / scale
+        spread = statistics.pstdev(b - a for a, b in pairs)
+        found["noise"][name] = spread / max(len(pairs) - 1, 1) ** 0.5 / scale
     if {"reward", "held_out"} <= found["gained"].keys():
         found["now"]["gap"] = found["gained"]["reward"] - found["gained"]["held_out"]
     return found
@@ -215,6 +221,8 @@ def alarms(settings: HackingGuard, compared: dict[str, dict[str, float]]) -> dic
         "grid": (rise.get("grid"), settings.max_grid_rise),
     }
     passed = {kind: value for kind, (value, limit) in found.items() if None not in (value, limit) and value > limit}
+    if passed.get("held_out", math.inf) < ONE_SIDED * compared["noise"].get("held_out", 0.0):
+        passed.pop("held_out")  # eight prompts alone may make a judge seem to fall
     if gained.get("held_out", 0) > 0 or gained.get("reward", 0) <= 0:
         passed.pop("gap", None)  # a reward may well gain more than a judge that gains too; a fall of both is no hack
     return passed

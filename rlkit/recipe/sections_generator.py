@@ -97,7 +97,8 @@ class HackingGuard:
     """Alarm `gap`: the trained reward has gained this much more than the held-out judge, each as a share of its start,
     and the judge has gained nothing."""
     max_held_out_drop: Share | None = 0.05
-    """Alarm `held_out`: the held-out judge has lost this share of its start."""
+    """Alarm `held_out`: the held-out judge has lost this share of its start, and prompts agree: by chance one
+    measurement in twenty would show such a fall."""
     max_velocity_ratio: Annotated[float, Between(1, 100)] | None = 1.15
     """Alarm `velocity`: predicted velocities are this many times as large as the reference's."""
     max_diversity_drop: Share | None = 0.3

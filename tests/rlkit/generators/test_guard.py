@@ -46,7 +46,7 @@ def test_nothing_alarms_at_the_start():
     [
         # Means of START: reward 0.3, held_out 0.6, diversity 0.2, saturation 0.3, grid 0.4.
         ("gap", {"reward": [0.22, 0.42]}, {"reward": [0.3, 0.5]}, 0.1 / 0.3),
-        ("held_out", {"held_out": [0.48, 0.69]}, {"held_out": [0.4, 0.72]}, 0.04 / 0.6),
+        ("held_out", {"held_out": [0.48, 0.69]}, {"held_out": [0.45, 0.67]}, 0.04 / 0.6),
         ("velocity", {"velocity_ratio": [1.1, 1.1]}, {"velocity_ratio": [1.3, 1.2]}, 1.25),
         ("diversity", {"diversity": [0.1, 0.2]}, {"diversity": [0.05, 0.15]}, 0.5),
         ("saturation", {"saturation": [0.3, 0.4]}, {"saturation": [0.5, 0.5]}, 0.2),
@@ -70,6 +70,12 @@ def test_a_reward_may_gain_more_than_a_judge_that_gains_too():
 def test_judges_around_0_are_compared_by_their_spread():
     start = {"held_out": [-1.0, 1.0]}  # mean 0, standard deviation 1
     assert compare(start, {"held_out": [-1.5, 0.9]})["gained"]["held_out"] == pytest.approx(-0.3)
+
+
+def test_a_fall_that_prompts_do_not_agree_on_is_noise():
+    found = after(held_out=[0.2, 0.9])  # changes of -0.3 and 0.2: mean -0.05, standard error 0.25
+    assert found["noise"]["held_out"] == pytest.approx(0.25 / 0.6)
+    assert -found["gained"]["held_out"] > SETTINGS.max_held_out_drop and alarms(SETTINGS, found) == {}
 
 
 def test_a_fall_of_both_is_no_gap():
