@@ -6,7 +6,8 @@ has nothing to teach, and is dropped and counted. Gather rewards and ids over pr
 
 Papers: GRPO, https://huggingface.co/papers/2402.03300; Flow-GRPO (global std in its code),
 https://huggingface.co/papers/2505.05470; GDPO, https://huggingface.co/papers/2601.05242; DDPO (statistics per prompt),
-https://huggingface.co/papers/2305.13301. Their formulas stand in the docstrings.
+https://huggingface.co/papers/2305.13301; RLOO, https://huggingface.co/papers/2402.14740. Their formulas stand in the
+docstrings.
 
 Deviations: standard deviations are the population's, as in Flow-GRPO and DDPO (TRL takes the sample's). In `gdpo` a
 sample that lacks one of its rewards is judged by the others at full weight (TRL counts it as the group's mean).
@@ -93,6 +94,17 @@ def group_relative(
     _check(rewards, group_ids, 1)
     compared = _compare(_widen(rewards)[:, None], group_ids, std, min_spread, group_size, epsilon)
     return _finish(compared.z[:, 0], compared, clip)
+
+
+def rloo(rewards: Rewards, group_ids: Ids, *, min_spread: float = 0.0, group_size: int | None = None) -> Advantages:
+    """r - mean of the others of its group (RLOO): that of `group_relative` without a std, times n / (n - 1), where n
+    are the group's rewards that are there. Not clipped; else as group_relative."""
+    _check(rewards, group_ids, 1)
+    rewards = _widen(rewards)
+    compared = _compare(rewards[:, None], group_ids, "none", min_spread, group_size, 0.0)
+    ids = _integers(group_ids, rewards)
+    number = ((ids[:, None] == ids) & rewards.isfinite()).sum(1)
+    return _finish(compared.z[:, 0] * number / (number - 1).clamp(min=1), compared, None)
 
 
 def gdpo(

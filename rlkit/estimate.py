@@ -129,10 +129,12 @@ def tokens_per_clip(config: dict[str, Any], recipe: Recipe) -> int:
 
 
 def memory_of(recipe: Recipe, shape: Shape, row: int, answers: int) -> dict[str, float]:
-    """Bytes per device and component. The reference costs none: its log-probs are on disk before training starts."""
+    """Bytes per device and component. The reference costs none, its log-probs are on disk before training starts; but
+    that of grpo scores what the policy draws, so without an adapter it is a second model."""
     width = BYTES[recipe.model.dtype]
     compute = 2 if recipe.train.bf16 else width
     rows = recipe.train.per_device_train_batch_size
+    second = recipe.algorithm == "grpo" and recipe.grpo.beta > 0 and recipe.model.lora is None
     adapter = shape.trainable if recipe.model.lora is not None else 0
     tokens = rows * row
     # Kept for the backward pass, per token and layer: inputs of the norms and projections, q, k, v, attention output,
@@ -144,7 +146,7 @@ def memory_of(recipe: Recipe, shape: Shape, row: int, answers: int) -> dict[str,
     return {
         "policy": (shape.language + adapter) * width,
         "vision": shape.vision * width,
-        "reference": 0,
+        "reference": (shape.language + shape.vision) * width if second else 0,
         "gradients": shape.trainable * width,
         "optimiser": 2 * shape.trainable * width,
         "activations (estimate)": layers + logits,

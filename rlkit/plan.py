@@ -75,7 +75,7 @@ def plan(
     shape, why = shape_of(recipe, chain)
     if shape is None:
         return result | {"unknown": why, "minutes": None}
-    answers = 1 + (recipe.num_negatives if recipe.negatives else 0)
+    answers = answers_of(recipe)
     prefix = shape.tokens_per_clip + PROMPT_TOKENS
     row = prefix + answers * ANSWER_TOKENS
     result["tokens"] = {
@@ -95,6 +95,13 @@ def plan(
     if not finished:
         refuse_too_big(result, recipe, memory)
     return result
+
+
+def answers_of(recipe: Recipe) -> int:
+    """Answers in a row: the chosen one with its negatives, or the completions of grpo."""
+    if recipe.algorithm == "grpo":
+        return recipe.grpo.num_generations
+    return 1 + (recipe.num_negatives if recipe.negatives else 0)
 
 
 def batches_of(recipe: Recipe, devices: int) -> Batches:

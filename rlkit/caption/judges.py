@@ -3,6 +3,7 @@
 
 import inspect
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from rlkit import models
 from rlkit.caption import information, pairs, rows
 from rlkit.caption.clips import Reader
 from rlkit.errors import RecipeError
+from rlkit.generators.scoring import Rewards
 from rlkit.models import Captioner
 from rlkit.recipe import Model, Recipe
 from rlkit.running import ranks
@@ -46,16 +48,52 @@ def load(recipe: Recipe) -> Judge | None:
 def by_reward(score: reward_models.Score, question: str) -> Judge:
     """A reward as a judge of answers to `question`; it gets the columns `events` and `video` where the clips have them,
     and `videos` (frames, uint8 [T, H, W, 3]) where its signature names them."""
-    wants_frames = "videos" in inspect.signature(score).parameters
+    wanted = wanted_columns([score])
 
     def judge(clips: Sequence[Row], texts: Sequence[Sequence[str]], reader: Reader) -> list[list[float | None]]:
         found = []
         for row, answers in zip(clips, texts, strict=True):
-            columns = {key: [row[key]] * len(answers) for key in ("events", "video") if key in row}
-            if wants_frames:
-                columns["videos"] = [reader.clip(row["video"], row.get("start"), row.get("end")).frames] * len(answers)
+            columns = columns_of([row], [len(answers)], reader, wanted)
             found.append(score(prompts=[question] * len(answers), completions=list(answers), **columns))
         return found
+
+    return judge
+
+
+def wanted_columns(scores: Sequence[reward_models.Score]) -> frozenset[str]:
+    """The columns that any of these rewards names."""
+    return frozenset(name for score in scores for name in inspect.signature(score).parameters)
+
+
+def columns_of(
+    clips: Sequence[Row], counts: Sequence[int], reader: Reader, wanted: frozenset[str]
+) -> dict[str, list[Any]]:
+    """The columns of `counts[i]` captions of clip i, clip by clip: `events` and `video`, None for a clip that has none;
+    and where they are wanted `videos` (frames, uint8 [T, H, W, 3]) with their `timestamps` in seconds."""
+    given = {key for row in clips for key in row} | wanted
+    columns: dict[str, list[Any]] = {key: [] for key in ("events", "video") if key in given}
+    columns |= {key: [] for key in ("videos", "timestamps") if "videos" in wanted}
+    for row, count in zip(clips, counts, strict=True):
+        known: dict[str, Any] = dict(row)
+        if "videos" in columns:
+            shown = reader.clip(row["video"], row.get("start"), row.get("end"))
+            known |= {"videos": shown.frames, "timestamps": shown.timestamps}
+        for key, values in columns.items():
+            values += [known.get(key)] * count
+    return columns
+
+
+def by_rewards(rewards: Rewards, question: str) -> Judge:
+    """The weighted mean of several rewards as a judge of answers to `question`; None where one of them has none."""
+    wanted = wanted_columns(rewards.scores)
+
+    def judge(clips: Sequence[Row], texts: Sequence[Sequence[str]], reader: Reader) -> list[list[float | None]]:
+        counts = [len(answers) for answers in texts]
+        flat = [text for answers in texts for text in answers]
+        scores = rewards([question] * len(flat), flat, columns_of(clips, counts, reader, wanted))
+        total = iter(rewards.total(scores).tolist())
+        given = [[next(total) for _ in range(count)] for count in counts]
+        return [[None if math.isnan(value) else value for value in one] for one in given]
 
     return judge
 

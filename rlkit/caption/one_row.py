@@ -5,6 +5,8 @@ after the last prompt token, and the LM head runs on the positions that predict 
 separate rows up to rounding; `separate_log_probs` is that reference, and what families we do not know run on.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -20,16 +22,22 @@ LogProbs = tuple[Float[Tensor, "batch answers tokens"], Bool[Tensor, "batch answ
 
 
 def log_probs(
-    captioner: Captioner, batch: Batch, vision: dict | None = None, *, model: nn.Module | None = None
+    captioner: Captioner,
+    batch: Batch,
+    vision: dict | None = None,
+    *,
+    model: nn.Module | None = None,
+    temperature: float = 1.0,
 ) -> LogProbs:
     """Log-probabilities of every token of every answer, and the mask of real tokens; answer 0 is the chosen one.
 
     `vision` are features from `vision_features`, to be reused for policy and reference; without them the tower runs
     inside the model's own forward, where FSDP has its weights together. `model` is what is called when it is not
-    captioner.model itself: its DDP, FSDP or DeepSpeed wrapper. Counts the tokens it processed into the batch.
+    captioner.model itself: its DDP, FSDP or DeepSpeed wrapper. Logits are divided by `temperature`, as where answers
+    were drawn. Counts the tokens it processed into the batch.
     """
     if not captioner.sharing:
-        return separate_log_probs(captioner, batch, model=model)
+        return separate_log_probs(captioner, batch, model=model, temperature=temperature)
     _check_window(captioner, batch)
     tower: dict = media(batch)
     if vision is not None:
@@ -44,10 +52,12 @@ def log_probs(
         **tower,
     )
     _count(batch, batch["input_ids"].numel())
-    return _token_log_probs(outputs.logits, batch), batch["target_mask"]
+    return _token_log_probs(outputs.logits, batch, temperature), batch["target_mask"]
 
 
-def separate_log_probs(captioner: Captioner, batch: Batch, *, model: nn.Module | None = None) -> LogProbs:
+def separate_log_probs(
+    captioner: Captioner, batch: Batch, *, model: nn.Module | None = None, temperature: float = 1.0
+) -> LogProbs:
     """The same log-probs from one row per answer through the stock forward, which finds its own positions."""
     _, answers, longest = batch["targets"].shape
     prompt_lengths = batch["prompt_lengths"]
@@ -67,7 +77,7 @@ def separate_log_probs(captioner: Captioner, batch: Batch, *, model: nn.Module |
             inputs["mm_token_type_ids"] = types * in_prompt
         logits = (model or captioner.model)(**inputs, **media(batch), use_cache=False).logits
         index = (prompt_lengths[:, None] - 1 + torch.arange(longest, device=place.device)).clamp(max=len(place) - 1)
-        kept = torch.take_along_dim(logits, index[..., None], dim=1).float()
+        kept = torch.take_along_dim(logits, index[..., None], dim=1).float() / temperature
         picked = kept.gather(2, batch["targets"][:, answer, :, None])[..., 0] - kept.logsumexp(-1)
         result.append(picked.masked_fill(~batch["target_mask"][:, answer], 0.0))
         _count(batch, mask.numel(), restart=answer == 0)
@@ -82,6 +92,20 @@ def vision_features(captioner: Captioner, batch: Batch) -> dict:
     """
     with torch.set_grad_enabled(captioner.vision != "frozen" and torch.is_grad_enabled()):
         return family_module(captioner.family).features(captioner.base, media(batch))
+
+
+def features_of(vision: dict, kept: Sequence[int]) -> dict:
+    """The features of some rows of a batch with one medium a row, without what else the tower gave out."""
+
+    def picked(values):
+        return values[list(kept)] if isinstance(values, Tensor) else [values[at] for at in kept]
+
+    found = {}
+    for medium, output in vision.items():
+        layers = output.get("deepstack_features")
+        deep = {} if layers is None else {"deepstack_features": [picked(layer) for layer in layers]}
+        found[medium] = type(output)(pooler_output=picked(output["pooler_output"]), **deep)
+    return found
 
 
 def media(batch: Batch) -> Batch:
@@ -128,22 +152,25 @@ def _count(batch: Batch, tokens: int, *, restart: bool = True) -> None:
     batch["processed_tokens"] = torch.tensor(before + tokens)
 
 
-def _token_log_probs(logits: Float[Tensor, "kept vocab"], batch: Batch) -> Float[Tensor, "batch answers tokens"]:
+def _token_log_probs(
+    logits: Float[Tensor, "kept vocab"], batch: Batch, temperature: float
+) -> Float[Tensor, "batch answers tokens"]:
     """Gather the target of every answer token; the last prompt token's logits serve the first token of each answer."""
     mask = batch["target_mask"]
     source, target = batch["sources"][mask], batch["targets"][mask]
-    picked = logits[source, target].float() - _log_sum_exp(logits)[source]
+    picked = logits[source, target].float() / temperature - _log_sum_exp(logits, temperature)[source]
     return torch.zeros(mask.shape, device=logits.device).masked_scatter(mask, picked)
 
 
-def _log_sum_exp(logits: Float[Tensor, "kept vocab"]) -> Float[Tensor, " kept"]:
+def _log_sum_exp(logits: Float[Tensor, "kept vocab"], temperature: float = 1.0) -> Float[Tensor, " kept"]:
     """In fp32, for over 150,000 words bf16 loses tenths of a nat; piece by piece, so that no fp32 copy is kept."""
     if logits.dtype == torch.float32:
-        return logits.logsumexp(-1)
-    pieces = (
-        checkpoint(lambda piece: piece.float().logsumexp(-1), piece, use_reentrant=False) for piece in logits.split(256)
-    )
-    return torch.cat(list(pieces))
+        return (logits if temperature == 1 else logits / temperature).logsumexp(-1)
+
+    def of_piece(piece: Tensor) -> Tensor:
+        return (piece.float() / temperature).logsumexp(-1)
+
+    return torch.cat([checkpoint(of_piece, piece, use_reentrant=False) for piece in logits.split(256)])
 
 
 def _check_window(captioner: Captioner, batch: Batch) -> None:

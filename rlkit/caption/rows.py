@@ -24,7 +24,7 @@ from rlkit.models import Captioner, family_module
 # Keys of a batch that describe the row; every other key is a media tensor for the vision tower.
 ROW_KEYS = frozenset(
     "input_ids position_ids segments mm_token_type_ids keep sources targets target_mask span_mask answer_mask "
-    "prompt_lengths answer_lengths rejected_weight index processed_tokens".split()
+    "prompt_lengths answer_lengths rejected_weight index processed_tokens part".split()
 )
 PIXELS = "pixel_values_videos"
 MOST_LAYOUTS = 256  # prompts kept; a data set with more shapes is processed one by one

@@ -32,5 +32,6 @@ def run_systems(recipe: Recipe, folder: RunFolder, one_system: Callable[..., flo
                 changed(recipe, changes), part, found, evaluation, tracker.part(variant, part), progress, name=variant
             )
         clips_used = {"clips": len(found.train)} if recipe.data.source != "pairs" else {}
-        evaluation.finish({"train_seconds": seconds, **clips_used, "quarantined": found.quarantined})
+        cost = {"train_seconds": seconds, **clips_used, "quarantined": found.quarantined}
+        evaluation.finish(cost, headline=name)
         tracker.finish()

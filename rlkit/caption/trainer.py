@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader
 from transformers import PreTrainedModel, TrainerCallback
 
 from rlkit import models
@@ -40,6 +40,9 @@ Loss = Callable[["CaptionTrainer", nn.Module, dict[str, Tensor], Tensor], tuple[
 class CaptionTrainer(RecipeTrainer):
     """`loss_of` gives one value per clip; the step's loss is their mean over the whole accumulated batch."""
 
+    steps_per_row = 1
+    """Optimiser steps that a row serves in a pass over the data."""
+
     def __init__(
         self, captioner: Captioner, loss_of: Loss, recipe: Recipe, examples: Examples, **arguments: Any
     ) -> None:
@@ -51,9 +54,13 @@ class CaptionTrainer(RecipeTrainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of like length; the same ones for every number of workers and after a resume."""
+        return self.loader(self.batches(), Collator(self.captioner.processor.tokenizer.pad_token_id))
+
+    def batches(self) -> LengthGroupedBatches:
+        """This process's batches of row numbers."""
         examples = self.train_dataset
         args = self.args
-        batches = LengthGroupedBatches(
+        return LengthGroupedBatches(
             len(examples),
             self._train_batch_size,
             examples.length,
@@ -62,17 +69,19 @@ class CaptionTrainer(RecipeTrainer):
             rank=args.process_index,
             ranks=args.world_size,
         )
-        pad = self.captioner.processor.tokenizer.pad_token_id
+
+    def loader(self, batches: BatchSampler, collate: Callable[[list[rows.Example]], Any]) -> DataLoader:
+        """The rows of `batches`, encoded, as `collate` puts them together."""
         workers = self.args.dataloader_num_workers
         loader = DataLoader(
-            examples,
+            self.train_dataset,
             batch_sampler=batches,
-            collate_fn=Collator(pad),
+            collate_fn=collate,
             num_workers=workers,
             persistent_workers=workers > 0,
         )
         # The batches are shared out already; accelerate would lose the last, smaller ones.
-        return prepare_data_loader(loader, args.device, num_processes=1, process_index=0, put_on_device=True)
+        return prepare_data_loader(loader, self.args.device, num_processes=1, process_index=0, put_on_device=True)
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor:
         """[clips, chosen tokens] of the whole step, over all ranks."""
@@ -128,10 +137,12 @@ def train(
     *,
     stage: str,
     callbacks: list[TrainerCallback] | None = None,
+    build: Callable[..., CaptionTrainer] = CaptionTrainer,
 ) -> float:
     """Train, resuming from the folder's last whole checkpoint, and save to the folder's final/; returns the seconds it
-    took. The captioner comes out whole on every process, ready to be measured, however its weights were shared out."""
-    trainer = CaptionTrainer(
+    took. `build` makes the trainer, called as CaptionTrainer is. The captioner comes out whole on every process, ready
+    to be measured, however its weights were shared out."""
+    trainer = build(
         captioner,
         loss_of,
         recipe,
@@ -140,7 +151,7 @@ def train(
         callbacks=[MarkCheckpoints(folder), StopWhenAsked(), *(callbacks or [])],
         optimizers=(optimizer(captioner.model, recipe), None),
     )
-    seconds = fit(trainer, recipe, len(examples), folder, tracker, progress, stage=stage)
+    seconds = fit(trainer, recipe, len(examples) * trainer.steps_per_row, folder, tracker, progress, stage=stage)
     if ranks.sharded():
         _save_gathered(trainer, folder)
         captioner.model = _whole(recipe, folder)

@@ -95,9 +95,13 @@ class Evaluation:
         """Training seconds of a system that was read back."""
         return json.loads((folder.path / "cost.json").read_text())["train_seconds"]
 
-    def finish(self, cost: Mapping[str, Any]) -> dict[str, Any]:
-        """results.json, samples, report, card and the last screen; returns the results."""
+    def finish(self, cost: Mapping[str, Any], *, headline: str | None = None) -> dict[str, Any]:
+        """results.json, samples, report, card and the last screen; returns the results. `headline` is the system that
+        is shown beside the first one, where that is not the usual choice."""
         results = self.results() | {"cost": dict(cost)}
+        first, usual = compare_table.headline_systems(results)
+        if first is not None and headline in self.systems and headline not in (first, usual):
+            results["headline"] = [first, headline]
         if self.systems:
             self.tracker.captions(self._samples(), 0)
         self.folder.finish(results)

@@ -61,6 +61,8 @@ ALARMS: dict[str, str] = {
     "diversity": "pictures of one prompt have lost {} of their spread",
     "saturation": "mean saturation has risen by {}",
     "grid": "a lattice stands out by {} more than at the start",
+    "length": "captions have become longer by {} of their start",
+    "truth": "held-out captions tell their events worse, by {}",
 }
 
 SYSTEMS: dict[str, str] = {
@@ -70,6 +72,8 @@ SYSTEMS: dict[str, str] = {
     "dpo_k1": "DPO, one negative",
     "dpo": "DPO",
     "dpo_shuffled": "DPO on shuffled video",
+    "grpo": "GRPO",
+    "dpo_grpo": "DPO, then GRPO",
     "likelihood": "likelihood, prior included",
     "reward": "judge",
     "laplacian": "Laplacian variance",

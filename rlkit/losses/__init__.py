@@ -1,10 +1,11 @@
 """Losses of preference optimisation and RL as pure functions, in fp32.
 
 `preference` is for captioners (log-probs of answers; its names are this package's own), `diffusion` for generators and
-pairs made beforehand, `policy` for generators and rewards.
+pairs made beforehand, `policy` for generators and rewards, `grpo` for captioners and rewards.
 """
 
 from rlkit.losses import diffusion, masking, policy
+from rlkit.losses.grpo import grpo_loss
 from rlkit.losses.preference import (
     NAMES,
     PAIRWISE,
@@ -52,6 +53,7 @@ __all__ = [
     "diffusion",
     "discopop",
     "exo_pair",
+    "grpo_loss",
     "hinge",
     "ipo",
     "masking",

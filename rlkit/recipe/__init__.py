@@ -8,6 +8,7 @@ from rlkit.recipe.schema import (
     Evaluate,
     FlowGrpo,
     Generation,
+    Grpo,
     Guards,
     HackingGuard,
     Lora,
@@ -27,6 +28,6 @@ from rlkit.recipe.sections_compare import Compare, System
 
 __all__ = [
     "ALGORITHM", "FAMILY", "NEGATIVE", "REWARD", "Between", "Changes", "Compare", "Data", "Ddpo", "EncoderReward",
-    "Evaluate", "FlowGrpo", "Generation", "Guards", "HackingGuard", "Kind", "Lora", "Loss", "Model", "Nft", "Noise",
-    "OnDisk", "Online", "OnlineDpo", "PlugIn", "Recipe", "RewardBackprop", "Sampling", "System", "Train",
+    "Evaluate", "FlowGrpo", "Generation", "Grpo", "Guards", "HackingGuard", "Kind", "Lora", "Loss", "Model", "Nft",
+    "Noise", "OnDisk", "Online", "OnlineDpo", "PlugIn", "Recipe", "RewardBackprop", "Sampling", "System", "Train",
 ]  # fmt: skip

@@ -46,6 +46,8 @@ def contradictions(recipe: Recipe) -> Iterator[tuple[str, str]]:
     yield from _of_generators(recipe)
     if recipe.algorithm == "pairs":
         yield from _of_pair_making(recipe)
+    if recipe.algorithm == "grpo":
+        yield from _of_grpo(recipe)
     if recipe.feedback.method != "snips" and recipe.feedback.metric in ("conversion_per_click", "continuation"):
         yield (
             "feedback.method",
@@ -77,6 +79,23 @@ def _of_pair_making(recipe: Recipe) -> Iterator[tuple[str, str]]:
     splits = recipe.pairs.splits
     if splits and abs(sum(splits.values()) - 1) > 1e-6:
         yield "pairs.splits", f"the shares add up to {sum(splits.values()):g}; they must add up to 1"
+
+
+def _of_grpo(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """What online RL of captioners cannot do."""
+    if recipe.model.init is not None:
+        yield "model.init", "grpo starts from a trained captioner; give model.id, for example runs/sft_caption/final"
+    if not any(reward.weight for reward in recipe.rewards):
+        yield "rewards", "nothing would be learnt: name one with a weight above 0, for example `rewards: [event_order]`"
+    if recipe.data.source not in ("world", "folder"):
+        yield "data.source", "grpo draws its own captions of clips; set it to world or folder"
+    if recipe.sampling.temperature <= 0:
+        yield "sampling.temperature", "greedy captions of a clip are all alike, and no group would differ; use 1.0"
+    if recipe.sampling.top_p < 1:
+        yield (
+            "sampling.top_p",
+            "log-probs of training are those of all tokens, so captions must be drawn from all of them; set it to 1.0",
+        )
 
 
 ENCODERS = ("convnextv2", "dinov2")

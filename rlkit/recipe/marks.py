@@ -47,5 +47,5 @@ class Changes:
 
 ALGORITHM = Kind("rlkit/train", "run")
 NEGATIVE = Kind("data_synth/negatives", "corrupt", common=("weight",), supplied=("seed",), built_in=("own_samples",))
-REWARD = Kind("reward_models", "load", common=("weight",), supplied=("device",))
+REWARD = Kind("reward_models", "load", common=("weight",), supplied=("device", "parse"))
 FAMILY = Kind("rlkit/models", "positions")

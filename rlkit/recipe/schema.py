@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from rlkit.recipe.marks import ALGORITHM, NEGATIVE, REWARD, Between, Changes, OnDisk
+from rlkit.recipe.sections_caption import Grpo
 from rlkit.recipe.sections_compare import Compare
 from rlkit.recipe.sections_data import Feedback, PairMaking
 from rlkit.recipe.sections_generator import (
@@ -356,8 +357,10 @@ class Recipe:
     reward: EncoderReward | None = None
     """For `algorithm: reward`: null trains a captioner to judge captions, a section a vision encoder with heads."""
     rewards: list[Annotated[PlugIn, REWARD]] = field(default_factory=list)
-    """For generators: files in reward_models, your own paths, or `{http: {url: ...}}`, with weights. Each is normalised
-    within its group before they are weighed and added."""
+    """For generators and `algorithm: grpo`: files in reward_models, your own paths, or `{http: {url: ...}}`, with
+    weights. Each is normalised within its group before they are weighed and added."""
+    grpo: Grpo = field(default_factory=Grpo)
+    """For `algorithm: grpo`."""
     generation: Generation = field(default_factory=Generation)
     """For generators: the prompts, the size of pictures and how they are sampled."""
     online: Online = field(default_factory=Online)

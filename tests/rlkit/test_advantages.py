@@ -234,3 +234,14 @@ def test_prompt_statistics_count_what_does_not_vary():
     assert (found.counts.zero_variance_groups, found.counts.small_groups) == (1, 1)
     with pytest.raises(ValueError, match="min_count is 20, expected 2 to buffer_size"):
         advantages.PromptStatistics(min_count=20)
+
+
+def test_rloo_compares_with_the_mean_of_the_others():
+    rewards, ids = torch.cat([REWARDS, torch.tensor([NAN])]), torch.cat([IDS, torch.tensor([7])])
+    found = advantages.rloo(rewards, ids)
+    expected = np.zeros(10)
+    for values, members in by_group(REWARDS, IDS):
+        others = [(values.sum() - value) / (len(values) - 1) for value in values]
+        expected[:9][members] = values - others
+    np.testing.assert_allclose(found.values.numpy(), expected, rtol=1e-5, atol=1e-6)
+    assert found.mask[:9].all() and not found.mask[9] and found.counts.missing == 1

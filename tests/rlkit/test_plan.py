@@ -10,7 +10,7 @@ import pytest
 from rlkit import estimate, plan
 from rlkit.cli import main
 from rlkit.errors import PlanError
-from rlkit.recipe import Data, Recipe, Train
+from rlkit.recipe import Data, Grpo, Lora, Model, PlugIn, Recipe, Train
 from rlkit.recipe.file import load_chain
 
 
@@ -39,6 +39,19 @@ def test_steps_epochs_and_rows():
     assert batches.steps == math.ceil(100 / 16) * 3
     fixed = plan.batches_of(recipe(data=Data(num_clips=100), train=dataclasses.replace(train, max_steps=14)), devices=2)
     assert (fixed.steps, fixed.epochs) == (14, 2.0)
+
+
+def test_a_row_of_grpo_holds_the_completions_of_its_clip_and_its_reference_is_a_second_model():
+    drawn = Recipe(algorithm="grpo", grpo=Grpo(num_generations=6, beta=0.1))
+    assert (
+        plan.answers_of(drawn) == 6 and plan.answers_of(recipe(negatives=[PlugIn("order_swap")], num_negatives=4)) == 5
+    )
+    shape = estimate.Shape(100, 20, 100, 8, 16, 2, 50, 9)
+    assert estimate.memory_of(drawn, shape, 200, 6)["reference"] == (100 + 20) * 4
+    adapted = dataclasses.replace(drawn, model=Model(lora=Lora()))
+    free = dataclasses.replace(drawn, grpo=Grpo(num_generations=6))
+    for other in (recipe(), adapted, free):
+        assert estimate.memory_of(other, shape, 200, 6)["reference"] == 0
 
 
 @pytest.mark.parametrize(

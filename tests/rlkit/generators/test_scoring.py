@@ -28,10 +28,22 @@ def test_what_has_no_score_is_nan_never_0(own):
 
 
 def test_another_number_of_scores_is_refused(own):
-    with pytest.raises(ModelError, match="2 scores for 3 pictures"):
+    with pytest.raises(ModelError, match="2 scores for 3 completions"):
         Rewards([own([1.0, 2.0])])(["p"] * 3, ["c"] * 3)
 
 
 def test_a_reward_that_cannot_be_loaded_is_named():
     with pytest.raises(ModelError, match=r"world_picture cannot be loaded.*hue"):
         Rewards([PlugIn("world_picture", 1.0, {"parts": ["hue"]})])
+
+
+def test_a_reward_gets_the_columns_and_the_options_of_ours_that_it_names(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "def load(device='cpu', *, parse):\n"
+        "    return lambda *, prompts, completions, events, **_: [parse(c) + e for c, e in zip(completions, events)]\n"
+    )
+    (tmp_path / "other.py").write_text(
+        "def load(device='cpu'):\n    return lambda *, prompts, completions, **_: [0.5, 1]\n"
+    )
+    rewards = Rewards([PlugIn(str(tmp_path / f"{name}.py")) for name in ("own", "other")], {"parse": len, "more": 1})
+    assert rewards(["p"] * 2, ["abc", "d"], {"events": [10, 20]}).tolist() == [[13.0, 0.5], [21.0, 1.0]]
