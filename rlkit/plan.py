@@ -107,10 +107,12 @@ def answers_of(recipe: Recipe) -> int:
 def batches_of(recipe: Recipe, devices: int) -> Batches:
     """Rows, steps and epochs; the last step of an epoch may hold fewer rows."""
     train = recipe.train
-    rows = recipe.data.num_clips
+    rows = recipe.bootstrap.num_samples if recipe.algorithm == "bootstrap" else recipe.data.num_clips
     per_step = train.per_device_train_batch_size * train.gradient_accumulation_steps * devices
     steps_per_epoch = math.ceil(rows / per_step)
     steps = train.max_steps if train.max_steps >= 0 else math.ceil(steps_per_epoch * train.num_train_epochs)
+    if recipe.algorithm == "bootstrap":  # max_steps are those of one round
+        steps *= recipe.bootstrap.trainings
     return Batches(
         rows,
         devices,

@@ -23,7 +23,7 @@ from rlkit.generators.pair_table import decode, encode, write_shard
 from rlkit.generators.prompts import Embeddings, Prompts
 from rlkit.generators.scoring import Rewards
 from rlkit.models import sampling
-from rlkit.models.generator import Generator
+from rlkit.models.generator import POLICY, Generator
 from rlkit.recipe import Recipe
 
 SHARD_NAME = "pairs-{:05d}.parquet"
@@ -126,15 +126,20 @@ def _undecided(values: Tensor, members: Sequence[int]) -> tuple[float | None, tu
 
 
 def draw(
-    generator: Generator, recipe: Recipe, embeddings: Embeddings, prompts: Sequence[str], seeds: Sequence[int]
+    generator: Generator,
+    recipe: Recipe,
+    embeddings: Embeddings,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    name: str = POLICY,
 ) -> sampling.Rollout:
-    """Samples as the recipe's pairs are drawn."""
+    """Samples as the recipe's pairs are drawn, by the policy or a companion."""
     settings = recipe.generation
     cfg = settings.guidance_scale > 1 and not generator.family.takes_guidance(generator.pipe)
     return sampling.rollout(
         generator, embeddings(prompts), seeds, height=settings.resolution, width=settings.resolution,
         num_frames=settings.num_frames, num_inference_steps=settings.num_inference_steps,
-        guidance_scale=settings.guidance_scale, negative=embeddings([None]) if cfg else None,
+        guidance_scale=settings.guidance_scale, negative=embeddings([None]) if cfg else None, name=name,
     )  # fmt: skip
 
 

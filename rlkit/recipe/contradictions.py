@@ -126,7 +126,7 @@ def _of_encoders(recipe: Recipe) -> Iterator[tuple[str, str]]:
 GENERATORS = ("stable_diffusion_3", "stable_diffusion")
 ONLINE = ("nft", "flow_grpo", "ddpo", "online_dpo")  # they draw groups of pictures and compare them
 OFFLINE = ("diffusion_dpo", "diffusion_kto")
-GENERATOR_ALGORITHMS = ("diffusion_sft", "pairs_image", "distill", *ONLINE, *OFFLINE, "reward_backprop")
+GENERATOR_ALGORITHMS = ("diffusion_sft", "pairs_image", "distill", *ONLINE, *OFFLINE, "reward_backprop", "bootstrap")
 
 
 def _of_generators(recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -138,7 +138,9 @@ def _of_generators(recipe: Recipe) -> Iterator[tuple[str, str]]:
         return
     if recipe.algorithm in OFFLINE and recipe.data.source != "pairs":
         yield "data.source", f"{recipe.algorithm} reads pairs; set it to pairs and data.pairs to, say, runs/pairs_image"
-    if recipe.algorithm not in OFFLINE and recipe.data.source != "world":
+    if recipe.algorithm == "bootstrap":
+        yield from _of_bootstrap(recipe)
+    elif recipe.algorithm not in OFFLINE and recipe.data.source != "world":
         yield "data.source", f"{recipe.algorithm} draws its pictures or prompts from the world; use world"
     if recipe.algorithm == "pairs_image":
         yield from _of_picture_pairs(recipe)
@@ -280,3 +282,31 @@ def _of_offline(recipe: Recipe) -> Iterator[tuple[str, str]]:
                 f"of {size} pictures (train.per_device_train_batch_size) {liked} would be liked; both kinds must be in "
                 "a batch: raise the batch, or move the share towards 0.5",
             )
+
+
+def _of_bootstrap(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """What `algorithm: bootstrap` cannot do without."""
+    model, own = recipe.model, recipe.bootstrap
+    if recipe.data.source not in ("world", "folder"):
+        yield (
+            "data.source",
+            "bootstrap learns from a few pictures: world draws ten, data.folder=ten_pictures/ has yours",
+        )
+    if model.id is None or model.lora is None:
+        yield "model.lora", "bootstrap trains a LoRA of a trained generator; give model.id, and `lora: {}` for defaults"
+    if not own.likeness_weight and not any(reward.weight for reward in recipe.rewards):
+        yield "rewards", "nothing ranks the samples; name a reward, or give bootstrap.likeness_weight above 0"
+    if not own.likeness_weight and not recipe.evaluate.held_out_rewards:
+        yield "evaluate.held_out_rewards", "without the likeness none tells which round was best; name one"
+    if not own.num_class_images:
+        yield "bootstrap.num_class_images", "the judge tells originals from these; give at least 8, better 64"
+    if not recipe.evaluate.num_clips:
+        yield "evaluate.num_clips", "0 held-out prompts leave nothing to measure; give evaluate.num_clips"
+    if not recipe.guard.every:
+        yield "guard.every", "its prompts tell which round was best; leave it above 0 (bootstrap looks once a round)"
+    if recipe.generation.num_frames > 1:
+        yield "generation.num_frames", "bootstrap learns from pictures; set it to 1"
+    if own.num_samples * own.keep_share < 1:
+        yield "bootstrap.keep_share", f"of {own.num_samples} samples none would be kept; raise keep_share"
+    if len(set(own.seeds)) < len(own.seeds):
+        yield "bootstrap.seeds", f"{own.seeds} names a seed twice"

@@ -10,7 +10,15 @@ from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from rlkit.recipe import schema, sections_caption, sections_compare, sections_data, sections_generator, sections_reward
+from rlkit.recipe import (
+    schema,
+    sections_bootstrap,
+    sections_caption,
+    sections_compare,
+    sections_data,
+    sections_generator,
+    sections_reward,
+)
 from rlkit.recipe.marks import Between, Changes, Kind, OnDisk
 from rlkit.recipe.schema import PlugIn
 
@@ -97,7 +105,15 @@ def alternatives(hint: Any) -> list[Any]:
 def _docstrings() -> dict[str, dict[str, str]]:
     """Attribute docstrings of the sections: {class: {key: text}}. Python does not keep them, so the source is read."""
     docs: dict[str, dict[str, str]] = {}
-    modules = (schema, sections_caption, sections_compare, sections_data, sections_generator, sections_reward)
+    modules = (
+        schema,
+        sections_bootstrap,
+        sections_caption,
+        sections_compare,
+        sections_data,
+        sections_generator,
+        sections_reward,
+    )
     files = (Path(module.__file__) for module in modules)
     for node in (node for file in files for node in ast.parse(file.read_text(encoding="utf-8")).body):
         if not isinstance(node, ast.ClassDef):

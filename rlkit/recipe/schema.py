@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from rlkit.recipe.marks import ALGORITHM, NEGATIVE, REWARD, Between, Changes, OnDisk
+from rlkit.recipe.sections_bootstrap import Bootstrap
 from rlkit.recipe.sections_caption import Grpo
 from rlkit.recipe.sections_compare import Compare
 from rlkit.recipe.sections_data import Feedback, PairMaking
@@ -124,7 +125,8 @@ class Data:
     preference set, `gallery` renders pictures and degrades them, for rewards."""
     folder: Annotated[str | None, OnDisk("folder")] = None
     """Folder of video files, for `source: folder`; for `source: pairs` where their videos lie, if not beside the pairs.
-    Clips that do not decode are set aside with their reason; the run goes on."""
+    Clips that do not decode are set aside with their reason; the run goes on. For `algorithm: bootstrap` about ten
+    pictures, with or without captions.jsonl; null draws ten of the world's in a look of its own."""
     captions: Annotated[str | None, OnDisk("data")] = None
     """JSONL with `video` and `caption` on each line. Default: captions.jsonl in `folder`. `algorithm: pairs` also takes
     parquet, a Hugging Face data set (local, or its hub id), and rows of TRL, ms-swift, LLaMA-Factory and 2U1."""
@@ -383,6 +385,8 @@ class Recipe:
     """For `algorithm: diffusion_kto`."""
     distill: Distill = field(default_factory=Distill)
     """For `algorithm: distill`."""
+    bootstrap: Bootstrap = field(default_factory=Bootstrap)
+    """For `algorithm: bootstrap`."""
     guard: HackingGuard = field(default_factory=HackingGuard)
     """For generators: notices inside the loop that a reward is hacked."""
     guards: Guards = field(default_factory=Guards)

@@ -30,6 +30,7 @@ ALGORITHMS = {
     "flow_grpo": "group-relative policy gradients on sampler steps (Flow-GRPO)",
     "online_dpo": "online Diffusion-DPO",
     "reward_backprop": "backpropagation of a reward (ReFL, DRaFT)",
+    "bootstrap": "a LoRA that learns on from its own judged samples (RAFT, DreamBooth)",
     "distill": "direct distillation into few steps",
 }
 

@@ -9,6 +9,7 @@ from rlkit.report.data import RunData
 from rlkit.report.svg import colour, line_chart
 
 KINDS = {
+    "kept": ("What each round kept", "samples that the next round learns from, cluster by cluster, at most 32"),
     "improved": ("Most improved", "largest gain of the reward"),
     "worst": ("Worst", "what the held-out judge, else the reward, fell for first, then the lowest that is left"),
     "first": ("As they come", "the first held-out prompts, not chosen"),

@@ -15,13 +15,12 @@ import torch
 from torch import Tensor
 
 from data_synth.world import pictures
-from rlkit import engine, sde
+from rlkit import engine
 from rlkit.engine import seed_of
+from rlkit.generators import denoising
 from rlkit.generators import session as sessions
 from rlkit.generators.session import Session
-from rlkit.losses.diffusion import squared_error
 from rlkit.models import generator as pipelines
-from rlkit.models import sampling
 from rlkit.models.generator import POLICY, Generator
 from rlkit.recipe import Recipe
 from rlkit.running import ranks
@@ -98,13 +97,8 @@ class Pictures:
                 None if hide else pictures.prompt(self.shown[at])
                 for at, hide in zip(numbers, hidden.tolist(), strict=True)
             ]
-            level, times = sampling.training_times(self.generator, uniform, tuple(x0.shape[1:]))
-            if self.generator.family.PREDICTION == "flow":
-                noised, target = sde.flow_sample(x0, noise, level), sde.flow_velocity(x0, noise)
-            else:
-                noised, target = sde.epsilon_sample(x0, noise, level), noise
-            prediction = self.generator.predict(noised, times, self.embeddings(prompts))
-            yield squared_error(prediction, target).mean(), {}
+            found = denoising.errors(self.generator, x0, noise, uniform, self.embeddings(prompts))
+            yield found.mean(), {}
 
     def encoded(self, numbers: Sequence[int]) -> Tensor:
         """Latents of some pictures."""
