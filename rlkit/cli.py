@@ -27,6 +27,7 @@ the run
   eval RUN|MODEL [KEY=..]   results of a finished run, or its model measured again
   report RUN                write and open report.html
   diff RUN RUN              what differs in recipe and results
+  pick MODEL PROMPTS        make n for each, keep the best; how far n helps
 data
   negatives CAPTIONS        wrong captions from true ones, as a file
   audit PAIRS               can chosen and rejected be told apart without the clip?
@@ -38,6 +39,7 @@ rlkit VERB --help has an example for each."""
 
 ELSEWHERE = {
     "eval": ("rlkit.evaluate", ""),
+    "pick": ("rlkit.pick", ""),
     "report": ("rlkit.report.page", "a run folder, for example runs/dpo_caption"),
     "negatives": ("data_synth.negatives.cli", "a JSONL file of captions"),
     "audit": ("data_synth.audit", "a folder or parquet file of pairs"),

@@ -72,36 +72,49 @@ def shard(
         pictures += generator.pictures(rolled.latents)
         hashes += [noise_hash(one) for one in rolled.noise]
     scores = rewards(texts, pictures)
-    ids = [group for group in groups for _ in range(count)]
-    values = ranked(scores, ids, rewards.weights)
-    decided = advantages.extremes(values, ids, min_margin=recipe.image_pairs.min_margin)
-    sides = {
-        ids[best]: (best, worst) for best, worst in zip(decided.best.tolist(), decided.worst.tolist(), strict=True)
-    }
-    common = _common(generator, recipe)
+    values = ranked(scores, [group for group in groups for _ in range(count)], rewards.weights)
+    common = common_columns(generator, recipe)
     rows = []
     for place, group in enumerate(groups):
-        members = range(place * count, (place + 1) * count)
-        label, pair = (1.0, sides[group]) if group in sides else _undecided(values, members)
-        if label == 1.0 and seed_of(recipe.seed, "side", group) % 2:  # the better one is not always the first
-            label, pair = 0.0, pair[::-1]
-        first, second = pair
-        row = {
-            "pair_id": f"{recipe.seed}-{group}",
-            "caption": texts[first],
-            "label_0": label,
-            "label_1": None if label is None else 1 - label,
-            "has_label": label is not None,
-            "margin": None if label is None else abs(values[first] - values[second]).item(),
-            "reward_names": rewards.names,
-            "missing": int(values[list(members)].isnan().sum()),
-        }
-        for side, at in enumerate((first, second)):
-            row[f"jpg_{side}"] = encode(pictures[at])
-            row[f"rewards_{side}"] = [None if value != value else value for value in scores[at].tolist()]
-            row[f"seed_{side}"], row[f"noise_{side}"] = seeds[at], hashes[at]
+        own = slice(place * count, (place + 1) * count)
+        row = pair_row(
+            group, texts[own.start], pictures[own], values[own], scores[own], seeds[own], hashes[own],
+            seed=recipe.seed, names=rewards.names, min_margin=recipe.image_pairs.min_margin,
+        )  # fmt: skip
         rows.append(row | common)
     return rows
+
+
+def pair_row(
+    group: object, prompt: str, pictures: Sequence[Any], values: Tensor, scores: Tensor, seeds: Sequence[int],
+    hashes: Sequence[str], *, seed: int, names: Sequence[str], min_margin: float,
+) -> dict[str, Any]:  # fmt: skip
+    """The row of one group, in pair_table.COLUMNS but for those of `common_columns`: its best against its worst.
+
+    One entry a picture: `values` it is ranked by, `scores` [pictures, rewards], its seed and the hash of its noise.
+    """
+    decided = advantages.extremes(values, [0] * len(values), min_margin=min_margin)
+    label, pair = _undecided(values, range(len(values)))
+    if len(decided.best):
+        label, pair = 1.0, (decided.best[0].item(), decided.worst[0].item())
+    if label == 1.0 and seed_of(seed, "side", group) % 2:  # the better one is not always the first
+        label, pair = 0.0, pair[::-1]
+    first, second = pair
+    row = {
+        "pair_id": f"{seed}-{group}",
+        "caption": prompt,
+        "label_0": label,
+        "label_1": None if label is None else 1 - label,
+        "has_label": label is not None,
+        "margin": None if label is None else abs(values[first] - values[second]).item(),
+        "reward_names": list(names),
+        "missing": int(values.isnan().sum()),
+    }
+    for side, at in enumerate(pair):
+        row[f"jpg_{side}"] = encode(pictures[at])
+        row[f"rewards_{side}"] = [None if value != value else value for value in scores[at].tolist()]
+        row[f"seed_{side}"], row[f"noise_{side}"] = seeds[at], hashes[at]
+    return row
 
 
 def ranked(scores: Tensor, group_ids: Sequence[int], weights: Sequence[float]) -> Tensor:
@@ -175,7 +188,8 @@ def redrawn(generator: Generator, recipe: Recipe, embeddings: Embeddings, row: M
     return worst
 
 
-def _common(generator: Generator, recipe: Recipe) -> dict[str, Any]:
+def common_columns(generator: Generator, recipe: Recipe) -> dict[str, Any]:
+    """The columns that say how pictures were drawn, the same for all rows."""
     settings = recipe.generation
     return {
         "model": recipe.model.id,

@@ -44,6 +44,8 @@ def contradictions(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "evaluate.split", "dev is a split of the world's clips; of your own, every fifth or fewer are held out"
     yield from _of_encoders(recipe)
     yield from _of_generators(recipe)
+    if recipe.algorithm == "rewriter":
+        yield from _of_rewriter(recipe)
     if recipe.algorithm == "pairs":
         yield from _of_pair_making(recipe)
     if recipe.algorithm == "grpo":
@@ -95,6 +97,49 @@ def _of_grpo(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield (
             "sampling.top_p",
             "log-probs of training are those of all tokens, so captions must be drawn from all of them; set it to 1.0",
+        )
+
+
+def _of_rewriter(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """What `algorithm: rewriter` cannot do without."""
+    model, settings, train = recipe.model, recipe.rewriter, recipe.train
+    if settings.generator is None:
+        yield "rewriter.generator", "no generator draws what is rewritten; give one, e.g. runs/base_flow/final"
+    if not recipe.rewards or not any(one.weight for one in recipe.rewards):
+        yield "rewards", "no reward judges the pictures; write for example `rewards: [world_picture]`"
+    if recipe.evaluate.num_clips == 0:
+        yield "evaluate.num_clips", "0 leaves no short prompts to measure on; give at least 1"
+    if model.init is not None or model.tower is not None:
+        yield "model.init", "the rewriter is a language model; give model.id, or neither for a tiny fresh one"
+    if "{prompt}" not in settings.instruction:
+        yield "rewriter.instruction", "does not say where the short prompt goes; write {prompt} in it"
+    if not settings.steps:
+        yield (
+            "rewriter.steps",
+            "no stage is named, so nothing would be learnt; write e.g. `{sft: 300, dpo: 100}`",
+        )
+    if "sft" in settings.steps and next(iter(settings.steps)) != "sft":
+        yield "rewriter.steps", "sft comes first: dpo and grpo start where it ended"
+    if missing := [stage for stage in settings.steps if stage not in settings.learning_rates]:
+        yield "rewriter.learning_rates", f"has no rate for {missing[0]}"
+    if missing := [stage for stage in settings.steps if stage != "sft" and stage not in settings.beta]:
+        yield "rewriter.beta", f"has no value for {missing[0]}"
+    if "dpo" in settings.steps and (ours := {"softmax", "plackett_luce"} & set(recipe.loss.types)):
+        yield (
+            "loss.types",
+            f"{min(ours)} ranks several answers, but pairs have two; take for example sigmoid",
+        )
+    own = recipe.generation.prompts is not None and settings.examples is None
+    if own and "sft" in settings.steps:
+        yield "rewriter.examples", "sft on your own prompts needs full ones for them; give a JSONL file, or drop sft"
+    if model.id is None and "sft" not in settings.steps:
+        yield "rewriter.steps", "a fresh language model writes noise; begin with sft, or give model.id"
+    rows = train.per_device_train_batch_size * train.gradient_accumulation_steps
+    if "grpo" in settings.steps and rows % settings.num_rewrites:
+        yield (
+            "rewriter.num_rewrites",
+            f"a step has {rows} rewrites (train.per_device_train_batch_size * train.gradient_accumulation_steps), "
+            f"which are no whole groups of {settings.num_rewrites}",
         )
 
 

@@ -18,6 +18,7 @@ from rlkit.recipe import (
     sections_data,
     sections_generator,
     sections_reward,
+    sections_rewriter,
 )
 from rlkit.recipe.marks import Between, Changes, Kind, OnDisk
 from rlkit.recipe.schema import PlugIn
@@ -113,6 +114,7 @@ def _docstrings() -> dict[str, dict[str, str]]:
         sections_data,
         sections_generator,
         sections_reward,
+        sections_rewriter,
     )
     files = (Path(module.__file__) for module in modules)
     for node in (node for file in files for node in ast.parse(file.read_text(encoding="utf-8")).body):

@@ -31,6 +31,7 @@ from rlkit.recipe.sections_generator import (
     RewardBackprop,
 )
 from rlkit.recipe.sections_reward import EncoderReward
+from rlkit.recipe.sections_rewriter import Rewriter
 from rlkit.recipe.units import Amount, Count, CountOrZero, Share
 
 Tracker = Literal["wandb", "tensorboard", "trackio", "mlflow", "comet_ml", "swanlab"]
@@ -387,6 +388,8 @@ class Recipe:
     """For `algorithm: distill`."""
     bootstrap: Bootstrap = field(default_factory=Bootstrap)
     """For `algorithm: bootstrap`."""
+    rewriter: Rewriter = field(default_factory=Rewriter)
+    """For `algorithm: rewriter`."""
     guard: HackingGuard = field(default_factory=HackingGuard)
     """For generators: notices inside the loop that a reward is hacked."""
     guards: Guards = field(default_factory=Guards)

@@ -4,6 +4,7 @@ Written from the run folder alone. What got worse, which guards alarmed and what
 """
 
 import html
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,6 +33,7 @@ ALGORITHMS = {
     "reward_backprop": "backpropagation of a reward (ReFL, DRaFT)",
     "bootstrap": "a LoRA that learns on from its own judged samples (RAFT, DreamBooth)",
     "distill": "direct distillation into few steps",
+    "rewriter": "SFT, DPO and GRPO on judged rewrites",
 }
 
 
@@ -63,10 +65,15 @@ def card(run: RunData, *, model_path: str, in_run_folder: bool) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    of_kind = of_generator(run, before, after, in_run_folder) if is_generator(run) else of_captioner(run, before, after)
+    if is_generator(run):
+        template, of_kind = "card_generator.md.j2", of_generator(run, before, after, in_run_folder)
+    elif is_rewriter(run):
+        template, of_kind = "card_rewriter.md.j2", of_rewriter(run)
+    else:
+        template, of_kind = "card.md.j2", of_captioner(run, before, after)
     if not in_run_folder:
         of_kind["example"] = None
-    return environment.get_template("card_generator.md.j2" if is_generator(run) else "card.md.j2").render(
+    return environment.get_template(template).render(
         metadata=metadata(run, base, after).to_yaml(),
         name=run.name,
         method=ALGORITHMS.get(str(run.recipe.get("algorithm")), str(run.recipe.get("algorithm") or "rlkit")),
@@ -114,6 +121,28 @@ def of_generator(run: RunData, before: str | None, after: str | None, in_run_fol
     }
 
 
+def of_rewriter(run: RunData) -> dict[str, Any]:
+    """What only a prompt rewriter's card says."""
+    settings = _section(run.recipe, "rewriter")
+    path = run.path / "samples" / "rewrites.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines()[:5] if path.is_file() else []
+    rewrites = [(row["prompt"], list(row["rewrites"].values())[-1]) for row in map(json.loads, lines)]
+    safe = [[html.escape(" ".join(text.split())).replace("|", "\\|") for text in pair] for pair in rewrites]
+    return {
+        "rewrites": safe,
+        "generator": settings.get("generator"),
+        "instruction": str(settings.get("instruction") or "{prompt}"),
+        "length": settings.get("max_completion_length") or 48,
+        "stages": list(settings.get("steps") or {}),
+        "world": _section(run.recipe, "generation").get("prompts") is None,
+    }
+
+
+def is_rewriter(run: RunData) -> bool:
+    """Whether the run trained a language model that writes prompts."""
+    return run.recipe.get("algorithm") == "rewriter"
+
+
 def is_generator(run: RunData) -> bool:
     """Whether the run trained what makes pictures, by its algorithm."""
     return run.recipe.get("algorithm") in GENERATOR_ALGORITHMS
@@ -125,6 +154,8 @@ def metadata(run: RunData, base: str | None, system: str | None) -> ModelCardDat
     dataset = str(data.get("pairs") or data.get("folder") or "")
     algorithm = run.recipe.get("algorithm")
     task, measured_on = ("text-to-image", "prompts") if is_generator(run) else ("video-text-to-text", "clips")
+    if is_rewriter(run):
+        task, measured_on = "text-generation", "prompts"
     library = "diffusers" if is_generator(run) else "peft" if is_adapter(run.path) else "transformers"
     results = [
         EvalResult(

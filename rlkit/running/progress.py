@@ -292,6 +292,8 @@ def next_commands(folder: Path) -> list[tuple[str, str]]:
         use = ("load it in diffusers", f'DiffusionPipeline.from_pretrained("{final}")')
     elif (final / "pytorch_lora_weights.safetensors").is_file():
         use = ("load it in diffusers", f'pipe.load_lora_weights("{final}")')
+    elif (folder / "samples" / "rewrites.jsonl").is_file():
+        use = ("read what it writes", f"less {folder}/samples/rewrites.jsonl")
     told = final / "reward.json"
     if told.is_file():
         kind = "text" if json.loads(told.read_text(encoding="utf-8"))["reward"] == "consistency" else "image"

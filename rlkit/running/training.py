@@ -1,6 +1,7 @@
 """What every trainer of a recipe shares: TrainingArguments, the optimiser, whole checkpoints, stopping and resuming."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +65,13 @@ class StopWhenAsked(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
 
-def training_arguments(recipe: Recipe, folder: RunFolder) -> TrainingArguments:
-    """The recipe's `train:` section as transformers reads it; our own batches, logs and checkpoints around it."""
+def training_arguments(
+    recipe: Recipe, folder: RunFolder, make: Callable[..., TrainingArguments] = TrainingArguments
+) -> TrainingArguments:
+    """The recipe's `train:` section as transformers reads it; our own batches, logs and checkpoints around it. `make`
+    is one of TRL's configurations with its own options, as a functools.partial."""
     train = recipe.train
-    return TrainingArguments(
+    return make(
         output_dir=str(folder.checkpoints),
         learning_rate=train.learning_rate,
         per_device_train_batch_size=train.per_device_train_batch_size,
