@@ -18,10 +18,10 @@ from rlkit import models
 from rlkit.caption import information, pairs, rows
 from rlkit.caption.clips import Reader
 from rlkit.errors import RecipeError
-from rlkit.generators.scoring import Rewards
 from rlkit.models import Captioner
 from rlkit.recipe import Model, Recipe
 from rlkit.running import ranks
+from rlkit.scoring import Rewards
 
 Row = Mapping[str, Any]
 Judge = Callable[[Sequence[Row], Sequence[Sequence[str]], Reader], list[list[float | None]]]

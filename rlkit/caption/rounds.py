@@ -21,10 +21,10 @@ from rlkit.caption import generate, judges, one_row, reference, rows
 from rlkit.caption.dataset import Examples
 from rlkit.engine import seed_of
 from rlkit.errors import GuardError, ModelError
-from rlkit.generators.scoring import Rewards
 from rlkit.models import Captioner, is_adapted
 from rlkit.recipe import Recipe
 from rlkit.running import ranks
+from rlkit.scoring import Rewards
 
 PerToken = Float[Tensor, "clips group tokens"]
 KEPT = ("advantages", "mask", "old_log_probs", "ref_log_probs")

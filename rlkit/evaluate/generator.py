@@ -15,7 +15,6 @@ from rlkit import sde
 from rlkit.engine import seed_of
 from rlkit.generators.gallery import Drawn, save_grid, thumbnail
 from rlkit.generators.prompts import Embeddings
-from rlkit.generators.scoring import Rewards
 from rlkit.losses import policy
 from rlkit.models import sampling
 from rlkit.models.generator import REFERENCE, Generator
@@ -23,6 +22,7 @@ from rlkit.recipe import Recipe
 from rlkit.running import ranks
 from rlkit.running.folder import RunFolder
 from rlkit.running.progress import Progress
+from rlkit.scoring import Rewards
 
 Row = dict[str, Any]
 SIGMAS = (0.25, 0.5, 0.75)

@@ -11,11 +11,11 @@ from rlkit.evaluate import intervals
 from rlkit.evaluate.captioner import HeldOut, hold_out, measure
 from rlkit.models import Captioner
 from rlkit.recipe import Recipe
-from rlkit.report import card, compare_table, film_strip
-from rlkit.report.page import write_report
+from rlkit.report import compare_table, film_strip
+from rlkit.report.finish import finish
 from rlkit.running import ranks
 from rlkit.running.folder import RunFolder
-from rlkit.running.progress import Progress, last_screen
+from rlkit.running.progress import Progress
 from rlkit.running.tracking import Tracker, write_jsonl
 
 NOT_METRICS = ("id", "caption", "told")
@@ -104,11 +104,7 @@ class Evaluation:
             results["headline"] = [first, headline]
         if self.systems:
             self.tracker.captions(self._samples(), 0)
-        self.folder.finish(results)
-        if self.folder.main:
-            card.write_cards(self.folder.path)
-            write_report(self.folder.path)
-        last_screen(results, self.folder.path)
+        finish(self.folder, results)
         return results
 
     def results(self) -> dict[str, Any]:

@@ -212,17 +212,20 @@ def alarms(settings: HackingGuard, compared: dict[str, dict[str, float]]) -> dic
     """Kind -> value of every limit that is passed; see HackingGuard."""
     now, start, gained = compared["now"], compared["start"], compared["gained"]
     rise = {name: now[name] - start[name] for name in start}
+    lost = -gained.get("held_out", 0.0)
     found = {
         "gap": (now.get("gap"), settings.max_gap),
-        "held_out": (-gained["held_out"] if "held_out" in gained else None, settings.max_held_out_drop),
+        # eight prompts alone may make a judge seem to fall
+        "held_out": (
+            lost if lost > ONE_SIDED * compared["noise"].get("held_out", 0.0) else None,
+            settings.max_held_out_drop,
+        ),
         "velocity": (now.get("velocity_ratio"), settings.max_velocity_ratio),
         "diversity": (-gained["diversity"] if "diversity" in gained else None, settings.max_diversity_drop),
         "saturation": (rise.get("saturation"), settings.max_saturation_rise),
         "grid": (rise.get("grid"), settings.max_grid_rise),
     }
     passed = {kind: value for kind, (value, limit) in found.items() if None not in (value, limit) and value > limit}
-    if passed.get("held_out", math.inf) < ONE_SIDED * compared["noise"].get("held_out", 0.0):
-        passed.pop("held_out")  # eight prompts alone may make a judge seem to fall
     if gained.get("held_out", 0) > 0 or gained.get("reward", 0) <= 0:
         passed.pop("gap", None)  # a reward may well gain more than a judge that gains too; a fall of both is no hack
     return passed

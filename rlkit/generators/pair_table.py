@@ -213,6 +213,13 @@ def _of_text(text: str, folder: Path) -> bytes:
         raise OSError(f"no file {text[:80]!r}, and no base64") from None
 
 
+def decided(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """How many rows have a better and a worse picture, a tie, or no label."""
+    ties = sum(row["has_label"] and row["label_0"] == 0.5 for row in rows)
+    unlabelled = sum(not row["has_label"] for row in rows)
+    return {"pairs": len(rows) - ties - unlabelled, "ties": ties, "unlabelled": unlabelled}
+
+
 def write_shard(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """One parquet file of our columns that appears whole; the same rows, the same bytes."""
     from data_synth.whole import whole

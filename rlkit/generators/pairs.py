@@ -21,10 +21,10 @@ from rlkit.engine import seed_of
 from rlkit.errors import DataError
 from rlkit.generators.pair_table import decode, encode, write_shard
 from rlkit.generators.prompts import Embeddings, Prompts
-from rlkit.generators.scoring import Rewards
 from rlkit.models import sampling
 from rlkit.models.generator import POLICY, Generator
 from rlkit.recipe import Recipe
+from rlkit.scoring import Rewards
 
 SHARD_NAME = "pairs-{:05d}.parquet"
 

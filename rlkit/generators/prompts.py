@@ -45,11 +45,7 @@ def read_prompts(recipe: Recipe) -> Prompts:
         guard = pictures.drawn(watched, split=other, seed=data.world_seed)
         return Prompts([pictures.prompt(one) for one in train], list(unique), list(map(pictures.prompt, guard)))
     path = Path(recipe.generation.prompts)
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8.") from None
-    lines = list(dict.fromkeys(line for line in lines if line))
+    lines = lines_of(path)
     if len(lines) < 2:
         raise DataError(f"{path}: has {len(lines)} different prompts, expected a prompt on each line, at least two.")
     held_out = lines[::HELD_OUT_EVERY][:count]
@@ -57,6 +53,15 @@ def read_prompts(recipe: Recipe) -> Prompts:
     kept_back = {*held_out, *guard}
     train = [line for line in lines if line not in kept_back][: data.num_clips]
     return Prompts(train, held_out, guard or held_out[:watched])
+
+
+def lines_of(path: Path) -> list[str]:
+    """The lines of a text file without what is empty or comes again. Raises DataError for what is not UTF-8."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8.") from None
+    return list(dict.fromkeys(line for line in lines if line))
 
 
 class Embeddings:

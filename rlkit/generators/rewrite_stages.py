@@ -6,7 +6,6 @@ that is finished is kept; the rewrites for dpo are judged in chunks, each a file
 
 import itertools
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +21,7 @@ from rlkit.errors import DataError, ModelError
 from rlkit.generators.rewrites import Judge, answer, ask, sample
 from rlkit.recipe import Recipe
 from rlkit.running import ranks
-from rlkit.running.folder import RunFolder
+from rlkit.running.folder import RunFolder, write_folder
 from rlkit.running.progress import Progress
 from rlkit.running.tracking import Tracker, write_jsonl
 from rlkit.running.training import MarkCheckpoints, StopWhenAsked, fit, training_arguments
@@ -87,11 +86,7 @@ def train_stage(
     seconds = fit(trainer, stage.recipe, rows, part, tracker.part(name, part), progress, stage=title)
     pictures = judge.drawn - before + (_judged_pictures(part.path, settings.num_pictures) if name == "dpo" else 0)
     trained = trainer.model if recipe.model.lora is None else trainer.model.merge_and_unload()
-    aside = part.path / ".final"
-    trained.save_pretrained(aside)
-    tokenizer.save_pretrained(aside)
-    shutil.rmtree(part.final, ignore_errors=True)
-    aside.rename(part.final)
+    write_folder(part.final, lambda path: (trained.save_pretrained(path), tokenizer.save_pretrained(path)))
     cost = {"train_seconds": round(seconds, 1), "pictures": pictures}
     part.write_json("cost.json", cost)
     return cost

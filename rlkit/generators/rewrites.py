@@ -16,11 +16,11 @@ from rlkit.engine import seed_of
 from rlkit.errors import ModelError
 from rlkit.generators import pairs
 from rlkit.generators.prompts import Embeddings
-from rlkit.generators.scoring import Rewards
 from rlkit.models import generator as pipelines
 from rlkit.models.generator import Generator
 from rlkit.recipe import Model, Recipe
 from rlkit.running import ranks
+from rlkit.scoring import Rewards
 
 AT_ONCE = 64  # pictures
 

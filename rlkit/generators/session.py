@@ -16,17 +16,16 @@ from rlkit.evaluate.generator import Measure, Sampled, constant
 from rlkit.generators import gallery
 from rlkit.generators.guard import Guard
 from rlkit.generators.prompts import Embeddings, Prompts, read_prompts
-from rlkit.generators.scoring import Rewards
 from rlkit.models import generator as pipelines
 from rlkit.models.generator import EMA, REFERENCE, Generator
 from rlkit.recipe import Recipe
-from rlkit.report.card import write_cards
 from rlkit.report.compare_table import differences
-from rlkit.report.page import write_report
+from rlkit.report.finish import finish
 from rlkit.running import ranks
 from rlkit.running.folder import RunFolder
-from rlkit.running.progress import Progress, last_screen, quiet
+from rlkit.running.progress import Progress, quiet
 from rlkit.running.tracking import Tracker, open_tracker, write_jsonl
+from rlkit.scoring import Rewards
 
 
 @dataclass(frozen=True)
@@ -142,11 +141,7 @@ def run(
         results["cost"] = {"train_seconds": {trained: seconds}, **trains.cost()}
         if folder.main:
             keep_rows(folder, rows[trained], float(trains.forward_passes), seconds)
-        folder.finish(results)
-        if folder.main:
-            write_report(folder.path)
-            write_cards(folder.path)
-        last_screen(results, folder.path)
+        finish(folder, results)
         tracker.finish()
 
 

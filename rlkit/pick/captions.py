@@ -13,18 +13,19 @@ from data_synth.folder import VIDEO_SUFFIXES
 from data_synth.jsonl import read_lines
 from data_synth.records import Rejected, make_record, write_records
 from data_synth.world.captions import PROMPTS
+from data_synth.world.clips import events_of
 from rlkit import models
 from rlkit.caption import generate, pairs, rows
 from rlkit.caption.clips import Reader
-from rlkit.caption.judges import Judge, by_reward
+from rlkit.caption.judges import columns_of, wanted_columns
 from rlkit.engine import seed_of
 from rlkit.errors import DataError
 from rlkit.generators.pairs import ranked
-from rlkit.generators.scoring import Rewards
 from rlkit.models import Captioner
-from rlkit.pick.work import Made, claim, fingerprint, id_of, recipe_of, rewards_of
+from rlkit.pick.work import Made, claim, fingerprint, id_of, recipe_of, rewards_of, told
 from rlkit.recipe import Model
 from rlkit.running.folder import write_text
+from rlkit.scoring import Rewards
 
 
 @dataclass
@@ -94,10 +95,8 @@ class Captions:
         return {"pairs": written.kept, "ties": len(found) - len(decided), "quarantined": written.quarantined}
 
     def _scores(self, rewards: Rewards, row: Mapping[str, Any], texts: Sequence[str]) -> torch.Tensor:
-        judges: list[Judge] = [by_reward(score, self.question) for score in rewards.scores]
-        found = [judge([row], [texts], self.reader)[0] for judge in judges]
-        numbers = [[torch.nan if value is None else float(value) for value in scores] for scores in found]
-        return torch.tensor(numbers).reshape(len(judges), len(texts)).T
+        columns = columns_of([row], [len(texts)], self.reader, wanted_columns(rewards.scores))
+        return rewards([self.question] * len(texts), texts, columns)
 
 
 def open_source(given: argparse.Namespace) -> Captions:
@@ -112,8 +111,8 @@ def open_source(given: argparse.Namespace) -> Captions:
         "weights": fingerprint(given.model),
         "make": given.make,
         "keep": given.keep,
-        "rewards": [[one.name, one.weight, one.options] for one in rewards],
-        "held_out": [[one.name, one.weight, one.options] for one in held_out],
+        "rewards": told(rewards),
+        "held_out": told(held_out),
         "frames": [data.num_frames, data.fps, data.frame_size],
         "temperature": given.temperature,
         "max_new_tokens": given.max_new_tokens,
@@ -128,8 +127,8 @@ def open_source(given: argparse.Namespace) -> Captions:
         PROMPTS[data.language],
         job,
         given.batch_size,
-        Rewards(rewards),
-        Rewards(held_out),
+        Rewards(rewards, {"parse": events_of}),
+        Rewards(held_out, {"parse": events_of}),
     )
 
 

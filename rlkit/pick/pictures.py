@@ -14,15 +14,15 @@ from data_synth.world import pictures as world
 from rlkit.engine import seed_of
 from rlkit.errors import DataError, ModelError
 from rlkit.generators import pairs
-from rlkit.generators.pair_table import encode, write_shard
-from rlkit.generators.prompts import Embeddings
-from rlkit.generators.scoring import Rewards
+from rlkit.generators.pair_table import decided, encode, write_shard
+from rlkit.generators.prompts import Embeddings, lines_of
 from rlkit.models import generator as pipelines
 from rlkit.models.adapters import WEIGHT_NAME
 from rlkit.models.generator import Generator
-from rlkit.pick.work import Made, claim, fingerprint, id_of, recipe_of, rewards_of
+from rlkit.pick.work import Made, claim, fingerprint, id_of, recipe_of, rewards_of, told
 from rlkit.recipe import Generation, Model, Recipe
 from rlkit.running import ranks
+from rlkit.scoring import Rewards
 
 WORLD = 40
 """Held-out prompts of the world that are taken where no number is asked for."""
@@ -81,9 +81,7 @@ class Pictures:
         size = self.recipe.image_pairs.rows_per_shard
         for at in range(0, len(found), size):
             write_shard(folder / pairs.SHARD_NAME.format(at // size), found[at : at + size])
-        ties = sum(row["has_label"] and row["label_0"] == 0.5 for row in found)
-        unlabelled = sum(not row["has_label"] for row in found)
-        return {"pairs": len(found) - ties - unlabelled, "ties": ties, "unlabelled": unlabelled}
+        return decided(found)
 
 
 def open_source(given: argparse.Namespace) -> Pictures:
@@ -109,8 +107,8 @@ def open_source(given: argparse.Namespace) -> Pictures:
         "weights": [fingerprint(one) for one in dict.fromkeys([base, given.model])],
         "make": given.make,
         "keep": given.keep,
-        "rewards": [[one.name, one.weight, one.options] for one in rewards],
-        "held_out": [[one.name, one.weight, one.options] for one in held_out],
+        "rewards": told(rewards),
+        "held_out": told(held_out),
         "num_inference_steps": generation.num_inference_steps,
         "guidance_scale": generation.guidance_scale,
         "resolution": generation.resolution,
@@ -142,14 +140,9 @@ def prompts_of(name: str, limit: int | None) -> list[str]:
     if name == "world":
         drawn = world.drawn(limit or WORLD, split="test")
         return list(dict.fromkeys(map(world.prompt, drawn)))
-    path = Path(name)
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; expected a prompt on each line, or `world`.") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8.") from None
-    lines = list(dict.fromkeys(line for line in lines if line))[:limit]
+    if not Path(name).is_file():
+        raise DataError(f"{name}: no such file; expected a prompt on each line, or `world`.")
+    lines = lines_of(Path(name))[:limit]
     if not lines:
-        raise DataError(f"{path}: has no prompts; expected one on each line.")
+        raise DataError(f"{name}: has no prompts; expected one on each line.")
     return lines

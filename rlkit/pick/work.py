@@ -182,6 +182,11 @@ def rewards_of(texts: Sequence[str], option: str) -> list[PlugIn]:
     return found
 
 
+def told(rewards: Sequence[PlugIn]) -> list[list[Any]]:
+    """Rewards as a job tells them, in JSON."""
+    return [[one.name, one.weight, one.options] for one in rewards]
+
+
 def recipe_of(model: str) -> Recipe:
     """The recipe of the run whose final/ `model` is; the defaults where it is none."""
     stored = Path(model).resolve().parent / "recipe.yaml"

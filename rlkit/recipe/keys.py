@@ -10,16 +10,7 @@ from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from rlkit.recipe import (
-    schema,
-    sections_bootstrap,
-    sections_caption,
-    sections_compare,
-    sections_data,
-    sections_generator,
-    sections_reward,
-    sections_rewriter,
-)
+from rlkit.recipe import schema
 from rlkit.recipe.marks import Between, Changes, Kind, OnDisk
 from rlkit.recipe.schema import PlugIn
 
@@ -106,17 +97,8 @@ def alternatives(hint: Any) -> list[Any]:
 def _docstrings() -> dict[str, dict[str, str]]:
     """Attribute docstrings of the sections: {class: {key: text}}. Python does not keep them, so the source is read."""
     docs: dict[str, dict[str, str]] = {}
-    modules = (
-        schema,
-        sections_bootstrap,
-        sections_caption,
-        sections_compare,
-        sections_data,
-        sections_generator,
-        sections_reward,
-        sections_rewriter,
-    )
-    files = (Path(module.__file__) for module in modules)
+    own = Path(schema.__file__)
+    files = [own, *sorted(own.parent.glob("sections_*.py"))]
     for node in (node for file in files for node in ast.parse(file.read_text(encoding="utf-8")).body):
         if not isinstance(node, ast.ClassDef):
             continue

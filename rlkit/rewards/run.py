@@ -11,13 +11,13 @@ from reward_models.aesthetic import Scorer
 from reward_models.vision.encoder import VisionReward
 from rlkit.evaluate.intervals import Interval
 from rlkit.recipe import Recipe
-from rlkit.report.page import write_report
+from rlkit.report.finish import finish
 from rlkit.rewards import gallery, held_out, measure, trainer
 from rlkit.rewards.dataset import Groups
 from rlkit.rewards.labels import Group, check, read_labels
 from rlkit.running import ranks
 from rlkit.running.folder import RunFolder
-from rlkit.running.progress import Progress, last_screen, quiet
+from rlkit.running.progress import Progress, quiet
 from rlkit.running.tracking import open_tracker, write_jsonl
 
 BATCH = 64  # pictures per forward pass when measuring
@@ -52,10 +52,7 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
         systems = evaluate({"untrained": start.eval(), "reward": reward}, rest, recipe, folder, progress)
         cost = {"train_seconds": {"reward": seconds}, "groups": len(train)}
         results = {"systems": systems, "measured_on": "held-out pictures", "cost": cost}
-        folder.finish(results)
-        if folder.main:
-            write_report(folder.path)
-        last_screen(results, folder.path)
+        finish(folder, results, cards=False)
         tracker.finish()
 
 

@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -208,6 +208,15 @@ def write_text(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)
+
+
+def write_folder(path: Path, fill: Callable[[Path], object]) -> None:
+    """A folder that appears whole, in the place of an older one: `fill` writes it aside."""
+    aside = path.with_name(f".{path.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    fill(aside)
+    shutil.rmtree(path, ignore_errors=True)
+    aside.rename(path)
 
 
 def _number(value: Any) -> Any:

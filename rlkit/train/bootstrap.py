@@ -37,12 +37,11 @@ from rlkit.generators.gallery import save_grid
 from rlkit.models import generator as pipelines
 from rlkit.models.generator import POLICY, REFERENCE
 from rlkit.recipe import Recipe
-from rlkit.report.card import write_cards
 from rlkit.report.compare_table import differences
-from rlkit.report.page import write_report
+from rlkit.report.finish import finish
 from rlkit.running import ranks
 from rlkit.running.folder import RunFolder
-from rlkit.running.progress import Progress, last_screen, quiet
+from rlkit.running.progress import Progress, quiet
 from rlkit.running.tracking import Tracker, open_tracker
 
 OURS, NAIVE = "ours", "naive"
@@ -83,11 +82,7 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
         if folder.main:
             ledger.write_table(folder.path / "ledger.parquet", lines, ledger.LEDGER)
             publish(folder, tracker, {name: of_seeds[0] for name, of_seeds in found.items()}, seeds[0])
-        folder.finish(results)
-        if folder.main:
-            write_report(folder.path)
-            write_cards(folder.path)
-        last_screen(results, folder.path)
+        finish(folder, results)
         tracker.finish()
 
 
@@ -148,9 +143,9 @@ def _prior(loop: Loop, last: Round, part: RunFolder) -> dict[str, list[dict[str,
     if not path.is_file():
         loop.use(last.folder)
         prompts = start.session.prompts.guard
-        nobody = replace(start.session, held_out=start.session.held_out)
+        session = start.session
         measure = Measure(
-            prompts, nobody.rewards, nobody.held_out, start.session.embeddings, start.recipe,
+            prompts, session.rewards, session.held_out, session.embeddings, start.recipe,
             start.recipe.guard.num_samples,
         )  # fmt: skip
         loop.progress.stage(f"{part.path.name}: plain prompts", 2 * len(prompts))

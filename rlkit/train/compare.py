@@ -17,11 +17,10 @@ from rlkit.recipe import ALGORITHM, Compare, Recipe
 from rlkit.recipe.file import Step, load
 from rlkit.recipe.systems import overrides_of, seed_of, system_recipe
 from rlkit.report.compare_table import differences, markdown
-from rlkit.report.page import write_report
+from rlkit.report.finish import finish
 from rlkit.run import decide, settle
 from rlkit.running import ranks
 from rlkit.running.folder import RunFolder, write_text
-from rlkit.running.progress import last_screen
 
 
 def run(recipe: Recipe, folder: RunFolder) -> None:
@@ -55,10 +54,7 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
             results["systems"][name]["passes_to_target"] = found
     if folder.main:
         write_text(folder.path / "table.md", markdown(results["systems"], paired=results["differences"]))
-    folder.finish(results)
-    if folder.main:
-        write_report(folder.path)
-    last_screen(results, folder.path)
+    finish(folder, results, cards=False)
 
 
 def folder_of(folder: RunFolder, compare: Compare, name: str, seed: int) -> Path:

@@ -28,13 +28,13 @@ from rlkit.caption.rounds import Rounds
 from rlkit.caption.systems import run_systems
 from rlkit.errors import ModelError
 from rlkit.evaluate.held_out import Evaluation
-from rlkit.generators.scoring import Rewards
 from rlkit.losses.policy import require_unit_ratio
 from rlkit.recipe import Recipe
 from rlkit.running import ranks
 from rlkit.running.folder import RunFolder
 from rlkit.running.progress import Progress
 from rlkit.running.tracking import Tracker
+from rlkit.scoring import Rewards
 
 TRUTH = "event_order"
 """The reward that is the truth where clips come with their events: no gate has to let it through."""

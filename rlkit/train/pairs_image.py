@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 
 from rlkit.generators import pairs
 from rlkit.generators.gallery import save_grid
-from rlkit.generators.pair_table import decode
+from rlkit.generators.pair_table import decided, decode
 from rlkit.generators.prompts import Embeddings, read_prompts
-from rlkit.generators.scoring import Rewards
 from rlkit.models import generator as pipelines
 from rlkit.recipe import Recipe
 from rlkit.running import ranks
 from rlkit.running.folder import RunFolder
 from rlkit.running.progress import Progress, quiet
+from rlkit.scoring import Rewards
 
 
 def run(recipe: Recipe, folder: RunFolder) -> None:
@@ -60,11 +60,9 @@ def count(folder: Path) -> dict[str, Any]:
         for path in sorted(folder.glob("pairs-*.parquet"))
         for row in pq.read_table(path, columns=columns).to_pylist()
     ]
-    ties = sum(row["has_label"] and row["label_0"] == 0.5 for row in found)
-    unlabelled = sum(not row["has_label"] for row in found)
     margins = sorted(row["margin"] for row in found if row["has_label"] and row["label_0"] != 0.5)
     missing = sum(row["missing"] for row in found)
-    counts = {"groups": len(found), "pairs": len(margins), "ties": ties, "unlabelled": unlabelled}
+    counts = {"groups": len(found)} | decided(found)
     told = {"mean": sum(margins) / len(margins), "median": margins[len(margins) // 2]} if margins else {}
     return {"counts": counts | {"missing_rewards": missing}, "margin": told}
 

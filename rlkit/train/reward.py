@@ -24,11 +24,11 @@ from rlkit.caption.dataset import Examples, training_examples
 from rlkit.evaluate import intervals
 from rlkit.models import Captioner
 from rlkit.recipe import Recipe
-from rlkit.report.page import write_report
+from rlkit.report.finish import finish
 from rlkit.rewards import run as heads
 from rlkit.running import ranks
 from rlkit.running.folder import RunFolder
-from rlkit.running.progress import Progress, last_screen, quiet
+from rlkit.running.progress import Progress, quiet
 from rlkit.running.tracking import open_tracker
 
 Row = dict[str, Any]
@@ -79,10 +79,7 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
         }
         cost = {"train_seconds": {"reward": seconds}, "pairs": len(records), "quarantined": found.quarantined}
         results = {"systems": systems, "cost": cost}
-        folder.finish(results)
-        if folder.main:
-            write_report(folder.path)
-        last_screen(results, folder.path)
+        finish(folder, results, cards=False)
         tracker.finish()
 
 

@@ -15,6 +15,7 @@ Deviations: one process; with model.lora each stage's adapter is merged before t
 
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,11 @@ from rlkit.generators.rewrites import Judge, ask, open_judge, sample
 from rlkit.generators.session import keep_rows
 from rlkit.models import tiny_language
 from rlkit.recipe import Recipe
-from rlkit.report.card import write_cards
 from rlkit.report.compare_table import differences
-from rlkit.report.page import write_report
+from rlkit.report.finish import finish
 from rlkit.running import ranks
-from rlkit.running.folder import RunFolder
-from rlkit.running.progress import Progress, last_screen, quiet
+from rlkit.running.folder import RunFolder, write_folder
+from rlkit.running.progress import Progress, quiet
 from rlkit.running.tracking import Tracker, open_tracker, write_jsonl
 
 AT_ONCE = 64  # prompts rewritten in one batch when measuring
@@ -66,12 +66,9 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
         for title, found in texts.items():
             progress.stage(f"{title}: drawing for {len(found)} held-out prompts", len(found))
             drawn[title] = measured(judge, prompts.held_out, found, progress)
-        _copy(folder.path / stages[-1] / "final", folder.final)
+        write_folder(folder.final, partial(shutil.copytree, folder.path / stages[-1] / "final"))
         results = _publish(recipe, folder, tracker, texts, drawn, costs)
-        folder.finish(results)
-        write_report(folder.path)
-        write_cards(folder.path)
-        last_screen(results, folder.path)
+        finish(folder, results)
         tracker.finish()
 
 
@@ -168,16 +165,5 @@ def _start(recipe: Recipe, folder: RunFolder, prompts: Prompts) -> Path | str:
     if not start.is_dir():
         texts = [text for one in prompts.examples for text in (settings.instruction.format(prompt=one.prompt), *one)]
         model, tokenizer = tiny_language.build(texts, width=settings.width, layers=settings.layers, seed=recipe.seed)
-        aside = folder.path / ".start"
-        model.save_pretrained(aside)
-        tokenizer.save_pretrained(aside)
-        aside.rename(start)
+        write_folder(start, lambda path: (model.save_pretrained(path), tokenizer.save_pretrained(path)))
     return start
-
-
-def _copy(source: Path, target: Path) -> None:
-    aside = target.with_name(f".{target.name}")
-    shutil.rmtree(aside, ignore_errors=True)
-    shutil.copytree(source, aside)
-    shutil.rmtree(target, ignore_errors=True)
-    aside.rename(target)

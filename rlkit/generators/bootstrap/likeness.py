@@ -21,7 +21,7 @@ from torch import Tensor
 
 from rlkit.errors import GuardError
 from rlkit.generators.bootstrap.space import Measured, joined, measured
-from rlkit.generators.scoring import Rewards
+from rlkit.scoring import Rewards
 
 TRAINED, HELD_OUT = ("light", "colour", "contrast"), ("edges", "spectrum", "steps")
 STRENGTH = 0.01  # inverse of the penalty: ten pictures, hundreds of measures

@@ -19,13 +19,13 @@ from rlkit.generators.bootstrap.originals import Original, read_originals
 from rlkit.generators.bootstrap.space import Space, measured
 from rlkit.generators.pair_table import encode
 from rlkit.generators.pairs import draw
-from rlkit.generators.scoring import Rewards
 from rlkit.generators.session import Session
 from rlkit.models.generator import POLICY, REFERENCE
 from rlkit.recipe import Recipe
 from rlkit.running import ranks
 from rlkit.running.folder import RunFolder
 from rlkit.running.progress import Progress
+from rlkit.scoring import Rewards
 
 
 @dataclass

@@ -13,10 +13,10 @@ from rlkit.caption import generate, one_row, rows
 from rlkit.caption.dataset import Examples
 from rlkit.caption.rounds import Rounds, compare
 from rlkit.errors import GuardError, ModelError
-from rlkit.generators.scoring import Rewards
 from rlkit.losses.policy import require_unit_ratio
 from rlkit.models import prepare
 from rlkit.recipe import Grpo, PlugIn, Recipe, Sampling
+from rlkit.scoring import Rewards
 
 GROUP, FAMILIES = 3, ("qwen2_5_vl", "qwen3_vl", "llava_onevision")
 # The number of letters, so that captions differ; None for each third.

@@ -7,8 +7,8 @@ from data_synth.world import look, pictures
 from rlkit.errors import GuardError
 from rlkit.generators.bootstrap.likeness import HELD_OUT, TRAINED, Likeness, WithLikeness
 from rlkit.generators.bootstrap.space import measured
-from rlkit.generators.scoring import Rewards
 from rlkit.recipe import PlugIn
+from rlkit.scoring import Rewards
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@
 import pytest
 
 from rlkit.errors import ModelError
-from rlkit.generators.scoring import Rewards
 from rlkit.recipe import PlugIn
+from rlkit.scoring import Rewards
 
 OWN = """\
 def load(device="cpu", *, values: list[float]):
