@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import platform
+import resource
 import shutil
 import sys
 from collections.abc import Iterator
@@ -14,9 +15,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from data_synth import torchcodec_frames
+from rlkit import collectives
+from rlkit.errors import RlkitError
 from rlkit.plugins import ROOT
 from rlkit.running import environment
 
+SHARED_MEMORY = 1  # GiB; docker gives 64 MiB, in which loaders and NCCL end with a bus error
+OPEN_FILES = 1024
 SMALLEST_DISK = 5  # GiB; clips, checkpoints and a report of the demo take far less, a 3 B model's checkpoint more
 
 
@@ -46,7 +51,9 @@ def examine() -> Iterator[Finding]:
     """Every check, most basic first."""
     yield Finding("python", platform.python_version(), sys.version_info >= (3, 10), fix="install Python 3.10 to 3.13")
     yield from packages()
+    yield from conflicts()
     yield devices()
+    yield between_processes()
     yield from decoders()
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     yield Finding(
@@ -60,13 +67,52 @@ def packages() -> Iterator[Finding]:
     """Each pinned package: missing, or another version than the tested one."""
     have = environment.versions()
     for name, wanted in tested_versions().items():
+        if name == "torchcodec":
+            continue  # see decoders
         found = have.get(name)
         fix = f"{sys.executable} -m pip install '{name}=={wanted}'"
         if found is None:
-            yield Finding(name, "not installed", False, name not in ("deepspeed", "diffusers", "datasets"), fix)
+            yield Finding(name, "not installed", False, name != "deepspeed", fix)
         else:
             same = found.partition("+")[0] == wanted
             yield Finding(name, found if same else f"{found}; tested with {wanted}", same, needed=False, fix=fix)
+
+
+def conflicts() -> Iterator[Finding]:
+    """What is installed and does not go together, and settings of the machine that end runs later on."""
+    wrong = list(unmet_requirements())
+    told = "; ".join(f"{owner} wants {wanted}, there is {have}" for owner, wanted, have in wrong)
+    fix = f"{sys.executable} -m pip install " + " ".join(f"'{wanted}'" for _, wanted, _ in wrong)
+    yield Finding("conflicts", told or "none among the packages above", not wrong, fix=fix)
+    shared = Path("/dev/shm")
+    if shared.is_dir():
+        size = shutil.disk_usage(shared).total / 2**30
+        yield Finding("shared memory", f"{size:.1f} GiB", size >= SHARED_MEMORY, False, "docker run --shm-size 8g ...")
+    files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = files == resource.RLIM_INFINITY or files >= OPEN_FILES
+    yield Finding("open files", f"{files} at once", enough, False, f"ulimit -n {most if most > 0 else 65536}")
+    cpu_deepspeed = importlib.util.find_spec("deepspeed") is not None and not any(Path("/dev").glob("nvidia[0-9]*"))
+    if cpu_deepspeed:
+        set_ = os.environ.get("DS_ACCELERATOR") == "cpu"
+        found = "DS_ACCELERATOR=cpu" if set_ else "installed without a GPU: it looks for one when it starts"
+        yield Finding("deepspeed on CPU", found, set_, False, "export DS_ACCELERATOR=cpu")
+
+
+def unmet_requirements() -> Iterator[tuple[str, str, str]]:
+    """(package, what it requires, the version that is there) for each requirement that an installed version breaks."""
+    from packaging.requirements import Requirement
+
+    for owner in environment.versions():
+        for text in importlib.metadata.requires(owner) or []:
+            wanted = Requirement(text)
+            if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+                continue
+            try:
+                have = importlib.metadata.version(wanted.name)
+            except importlib.metadata.PackageNotFoundError:
+                have = "none"
+            if have == "none" or not wanted.specifier.contains(have, prereleases=True):
+                yield owner, f"{wanted.name}{wanted.specifier}", have
 
 
 def tested_versions() -> dict[str, str]:
@@ -90,6 +136,18 @@ def devices() -> Finding:
     fix = "torch sees no GPU though there is one: pip install torch --index-url https://download.pytorch.org/whl/cu126"
     cores = f"CPU only, {os.cpu_count()} cores"
     return Finding("device", cores, not driver, needed=False, fix=fix)
+
+
+def between_processes() -> Finding:
+    """Whether two processes here reach each other, as every run of several needs."""
+    fix = "let this host's name resolve (/etc/hosts), or: export GLOO_SOCKET_IFNAME=lo NCCL_SOCKET_IFNAME=lo"
+    if importlib.util.find_spec("torch") is None:
+        return Finding("collectives", "torch is not installed", False, False, f"{sys.executable} -m pip install torch")
+    try:
+        told = collectives.between_two()
+    except RlkitError as error:
+        return Finding("collectives", str(error), False, needed=False, fix=fix)
+    return Finding("collectives", "{ranks} processes over {backend}, {mib} MiB summed in {ms} ms".format(**told), True)
 
 
 def decoders() -> Iterator[Finding]:

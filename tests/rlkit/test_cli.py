@@ -166,16 +166,21 @@ def test_accelerate_configs_have_trls_keys():
     for ours, theirs in (
         ("single", "single_gpu"),
         ("ddp", "multi_gpu"),
+        ("multi_node", "multi_gpu"),
         *((one, one) for one in ("zero2", "zero3", "fsdp2")),
     ):
         own = yaml.safe_load((ROOT / "accelerate_configs" / f"{ours}.yaml").read_text())
-        assert own.keys() == yaml.safe_load((peers / f"{theirs}.yaml").read_text()).keys()
+        more = {"main_process_ip", "main_process_port"} if ours == "multi_node" else set()
+        assert own.keys() == yaml.safe_load((peers / f"{theirs}.yaml").read_text()).keys() | more
 
 
 def test_doctor_gives_a_command_for_every_lack():
     findings = list(doctor.examine())
-    assert {"python", "torch", "device", "decoder av", "disk", "browser"} <= {finding.name for finding in findings}
+    wanted = {"python", "torch", "conflicts", "device", "collectives", "decoder av", "disk", "browser"}
+    assert wanted <= {finding.name for finding in findings}
     assert all(finding.fix for finding in findings if not finding.good)
+    (between,) = (finding for finding in findings if finding.name == "collectives")
+    assert between.good and "2 processes over" in between.found
 
 
 def test_doctor_notices_a_missing_package(monkeypatch):
@@ -183,3 +188,24 @@ def test_doctor_notices_a_missing_package(monkeypatch):
     found = {finding.name: finding for finding in doctor.packages()}
     assert not found["transformers"].good and "pip install 'transformers==" in found["transformers"].fix
     assert "tested with" in found["torch"].found
+
+
+def test_doctor_names_what_does_not_go_together(monkeypatch):
+    monkeypatch.setattr(doctor.environment, "versions", lambda: {"trl": "1.16.0"})
+    monkeypatch.setattr(
+        doctor.importlib.metadata, "requires", lambda owner: ["numpy<1", "absent>=2", "torch; extra == 'x'"]
+    )
+    assert [wanted for _, wanted, _ in doctor.unmet_requirements()] == ["numpy<1", "absent>=2"]
+    found = next(doctor.conflicts())
+    assert not found.good and found.needed and found.fix.endswith("'numpy<1' 'absent>=2'")
+    assert "trl wants absent>=2, there is none" in found.found
+
+
+def test_doctor_tells_small_shared_memory(monkeypatch):
+    import collections
+
+    usage = collections.namedtuple("usage", "total used free")
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: usage(64 * 2**20, 0, 0))
+    found = {finding.name: finding for finding in doctor.conflicts()}
+    if "shared memory" in found:  # Linux
+        assert not found["shared memory"].good and "--shm-size" in found["shared memory"].fix
