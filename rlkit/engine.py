@@ -30,9 +30,12 @@ from rlkit.running import interrupt, ranks
 from rlkit.running.folder import RunFolder, write_text
 from rlkit.running.progress import Progress
 from rlkit.running.tracking import Tracker
+from rlkit.running.training import not_finite
 from rlkit.running.training import optimizer as muon
 
 Metrics = Mapping[str, float]
+MOST_SKIPPED = 10
+"""Steps without a finite gradient, one after the other, at which training ends."""
 Losses = Callable[[int], Iterator[tuple[Tensor, Metrics]]]
 """step -> (scalar loss, metrics) of each micro-batch of this process; the step's loss is their mean."""
 
@@ -82,7 +85,8 @@ def train(
     """Take train.max_steps optimiser steps, from the folder's last whole checkpoint; returns the seconds it took.
 
     `after_step(step)` is called with the steps taken so far, for companions, and then `guard`. A step whose gradient is
-    not finite is left out and counted (`skipped_steps`). Raises ModelError under DeepSpeed or FSDP.
+    not finite is left out and counted (`skipped_steps`). Raises ModelError under DeepSpeed or FSDP, and after ten such
+    steps running.
     """
     if ranks.sharded():
         raise ModelError("generators are trained whole on every device; use accelerate_configs/ddp.yaml.")
@@ -139,7 +143,7 @@ class Loop:
             num_warmup_steps=round(warmup * settings.max_steps if 0 < warmup < 1 else warmup),
             num_training_steps=settings.max_steps,
         )
-        self.step = 0
+        self.step = self.skipped = 0
         self.measured: dict[str, list[float]] = {}
 
     def take(self, losses: Iterator[tuple[Tensor, Metrics]]) -> None:
@@ -157,6 +161,9 @@ class Loop:
         finite = bool(norm.isfinite())
         if finite:
             self.optimizer.step()
+        self.skipped = 0 if finite else self.skipped + 1
+        if self.skipped >= MOST_SKIPPED:
+            raise not_finite(self.step + 1, f"for {MOST_SKIPPED} steps running")
         self.note({"grad_norm": norm.item(), "learning_rate": self.optimizer.param_groups[0]["lr"]})
         self.note({"skipped_steps": float(not finite)})
         self.scheduler.step()

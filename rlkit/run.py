@@ -12,15 +12,10 @@ from pathlib import Path
 from rlkit import plugins
 from rlkit.errors import RlkitError
 from rlkit.last_line import repeat_after_launcher
-from rlkit.recipe import ALGORITHM
+from rlkit.recipe import ALGORITHM, Train
 from rlkit.recipe.file import Step, load_chain
 from rlkit.running import interrupt, ranks
 from rlkit.running.folder import RunFolder, lock, prepare
-
-OUT_OF_MEMORY = (
-    "the device ran out of memory. Lower train.per_device_train_batch_size and raise train.gradient_accumulation_steps "
-    "by the same factor (the result stays the same), or set train.gradient_checkpointing=true."
-)
 
 
 def main(path: str, overrides: Sequence[str]) -> None:
@@ -58,7 +53,7 @@ def run(path: str | Path, overrides: Sequence[str] = ()) -> list[RunFolder]:
 
 def _named(error: Exception, step: Step, last: Step) -> Exception:
     """The error as users see it: one sentence, with the needed recipe's name where it was one; a bug stays itself."""
-    sentence = explain(error)
+    sentence = explain(error, step.recipe.train)
     if sentence is None or (step is last and isinstance(error, RlkitError)):
         return error
     where = "" if step is last else f"in {step.name}, which {last.name} needs: "
@@ -159,7 +154,7 @@ def resume_command(path: str | Path, overrides: Sequence[str]) -> str:
     return " ".join(["accelerate launch", plugins.shown_path(Path(path)), *overrides])
 
 
-def explain(error: BaseException) -> str | None:
+def explain(error: BaseException, train: Train) -> str | None:
     """One sentence for an error that a user can put right; None for one that is ours, which keeps its traceback."""
     from data_synth.errors import DataError
 
@@ -171,8 +166,23 @@ def explain(error: BaseException) -> str | None:
         return f"no permission to use {error.filename}. Give another run folder with out=..."
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(error, torch.OutOfMemoryError):
-        return OUT_OF_MEMORY
+        return f"the device ran out of memory. {smaller(train)}"
     return None
+
+
+def smaller(train: Train) -> str:
+    """What to change so that training takes less memory and gives the same result, as overrides to copy."""
+    rows = train.per_device_train_batch_size
+    fewer = max((size for size in range(1, rows) if rows % size == 0), default=0)
+    more = "" if train.gradient_checkpointing else " train.gradient_checkpointing=true"
+    if fewer:
+        steps = train.gradient_accumulation_steps * (rows // fewer)
+        return (
+            f"Launch again with train.per_device_train_batch_size={fewer} train.gradient_accumulation_steps={steps}, "
+            f"which gives the same result{f', or with{more}' if more else ''}."
+        )
+    shown = "`rlkit plan` shows what takes the memory; model.dtype=bfloat16 and model.lora.r=16 take less"
+    return f"Launch again with{more}. {shown}." if more else f"{shown}."
 
 
 def _recorded(function: Callable[[], object]) -> None:

@@ -1,15 +1,16 @@
 """What every trainer of a recipe shares: TrainingArguments, the optimiser, whole checkpoints, stopping and resuming."""
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from rlkit.errors import RecipeError
+from rlkit.errors import ModelError, RecipeError
 from rlkit.muon import MuonWithAdamW
 from rlkit.recipe import Recipe
 from rlkit.running import interrupt, ranks
@@ -51,9 +52,25 @@ class RecipeTrainer(Trainer):
         self._metrics.clear()
         super().log({**{k: v for k, v in logs.items() if k != "train_loss"}, **means}, start_time)
 
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> float:
+        """transformers calls this before each step of the optimiser, which a NaN would make of every weight."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        if norm is not None and not math.isfinite(norm):
+            raise not_finite(self.state.global_step + 1)
+        return norm
+
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)
         (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
+
+
+def not_finite(step: int, since: str = "") -> ModelError:
+    """The error that ends training before a gradient that is not finite reaches the weights."""
+    return ModelError(
+        f"step {step}: the gradient is not finite{' ' + since if since else ''}. The weights are those of the step before, "
+        "and the last whole checkpoint stands: launching again goes on from there. If it comes back: lower "
+        "train.learning_rate or train.max_grad_norm, or train without train.bf16."
+    )
 
 
 class StopWhenAsked(TrainerCallback):

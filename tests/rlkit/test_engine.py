@@ -97,6 +97,30 @@ def test_a_step_without_a_finite_gradient_is_left_out_and_counted():
     assert not torch.equal(weights.denoiser.weight, before) and training.means()["skipped_steps"] == 0.0
 
 
+def test_ten_steps_without_a_finite_gradient_end_training():
+    weights = Weights()
+    training = loop(weights)
+    before = weights.denoiser.weight.clone()
+
+    def bad():
+        yield weights.denoiser(torch.full((1, 2), torch.nan)).sum(), {}
+
+    for _ in range(engine.MOST_SKIPPED - 1):
+        training.take(bad())
+    with pytest.raises(ModelError, match="step 10: the gradient is not finite for 10 steps running"):
+        training.take(bad())
+    assert torch.equal(weights.denoiser.weight, before)
+
+
+def test_a_good_step_between_bad_ones_is_a_new_start():
+    weights = Weights()
+    training = loop(weights)
+    for number in range(2 * engine.MOST_SKIPPED):
+        value = 1.0 if number % 9 == 8 else torch.nan
+        training.take((weights.denoiser(torch.full((1, 2), one)).sum(), {}) for one in (value,))
+    assert training.step == 2 * engine.MOST_SKIPPED
+
+
 def test_rng_comes_back():
     tensors, plain = engine._rng()
     plain = json.loads(json.dumps(plain))

@@ -16,8 +16,9 @@ import torch
 from rlkit.errors import RlkitError
 from rlkit.launch import command
 from rlkit.launch import launch as launch_recipe
+from rlkit.recipe import Train
 from rlkit.recipe.file import load_chain
-from rlkit.run import explain, main, panel, run
+from rlkit.run import explain, main, panel, run, smaller
 from rlkit.running import interrupt
 from rlkit.running.folder import prepare
 
@@ -190,11 +191,24 @@ def test_a_bug_stays_itself(folder):
     [
         (OSError(errno.ENOSPC, "No space left on device", "runs/x"), r"the disk is full \(runs/x\)"),
         (PermissionError(errno.EACCES, "Permission denied", "/runs"), "no permission to use /runs"),
-        (torch.OutOfMemoryError("CUDA out of memory"), r"Lower train.per_device_train_batch_size"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory"),
+            r"train.per_device_train_batch_size=3 train.gradient_accumulation_steps=4, which gives the same result, or",
+        ),
     ],
 )
 def test_errors_of_the_machine_become_a_sentence(error, sentence):
-    assert re.search(sentence, explain(error))
+    assert re.search(sentence, explain(error, Train(per_device_train_batch_size=6, gradient_accumulation_steps=2)))
+
+
+def test_out_of_memory_with_one_row_and_recomputed_activations():
+    assert "Launch again with train.gradient_checkpointing=true. `rlkit plan`" in smaller(
+        Train(per_device_train_batch_size=1)
+    )
+    last = smaller(Train(per_device_train_batch_size=1, gradient_checkpointing=True))
+    assert "bfloat16" in last and "Launch again" not in last
+    odd = smaller(Train(per_device_train_batch_size=9))
+    assert "size=3 train.gradient_accumulation_steps=3," in odd  # the global batch must stay 9
 
 
 def test_the_panel_comes_from_rank_0_only(monkeypatch, capsys):
