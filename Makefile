@@ -35,5 +35,8 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib || true
 	touch $@
 
+torture: $(VENV)/.installed-test
+	$(BIN)/python -u -m tests.torture.torture --kills 100
+
 clean:
 	rm -rf runs build *.egg-info

@@ -51,12 +51,14 @@ class Tally:
     rejected: list[Rejected] = field(default_factory=list)
 
     def add(self, row: Mapping[str, Any]) -> None:
+        """Count one row by its `band`, `verdict` and `content`."""
         key = row["band"], row["verdict"]
         self.counts[key] += 1
         if row["verdict"] != "camera":
             self.hashes[key].append(_number(row["content"]))
 
     def update(self, other: "Tally") -> None:
+        """Add the tally of another part."""
         self.counts.update(other.counts)
         self.rejected.extend(other.rejected)
         for key, hashes in other.hashes.items():

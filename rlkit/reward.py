@@ -10,11 +10,13 @@ from typing import Any
 
 from data_synth.errors import DataError
 from rlkit.errors import ModelError
+from rlkit.running import ranks
 
 HELP = """\
 rlkit reward check runs/reward_consistency/final --kind text   can it be trusted? probes, exit code 1 if one fails
 rlkit reward score runs/reward_aesthetic/final images/ --out scores.parquet   a folder of pictures or clips
 rlkit reward score pick_score rows.jsonl --out scores.parquet   rows with prompt, completion, image, video, ..
+torchrun --nproc-per-node 8 --no-python rlkit reward score pick_score rows.jsonl --out scores.parquet   shared out
 rlkit reward score http://judge:8000 rows.parquet --out scores.parquet --option reward=aesthetic   by a server
 rlkit reward serve rewards.yaml --port 8000         rewards over HTTP, for `rewards: {http: {url: ..}}` elsewhere
 
@@ -90,11 +92,16 @@ def _score(given: argparse.Namespace) -> int:
             job=job,
             batch_size=given.batch_size,
             retry_masked=given.retry_masked,
+            rank=ranks.number(),
+            world=ranks.count(),
+            wait=ranks.wait,
         )
     except RewardUnusable as error:
         raise ModelError(f"{given.model}: {error}") from None
     except ValueError as error:
         raise DataError(str(error)) from None
+    if found is None:
+        return 0  # the main process tells
     mean = None if found.mean != found.mean else round(found.mean, 6)
     told = {"rows": found.rows, "scored": found.scored, "masked": found.masked, "added": found.added, "mean": mean}
     print(json.dumps({**told, "reasons": found.reasons}, ensure_ascii=False))

@@ -14,7 +14,7 @@ from rlkit.errors import RlkitError
 from rlkit.last_line import repeat_after_launcher
 from rlkit.recipe import ALGORITHM, Train
 from rlkit.recipe.file import Step, load_chain
-from rlkit.running import interrupt, ranks
+from rlkit.running import interrupt, ranks, standstill
 from rlkit.running.folder import RunFolder, lock, prepare
 
 
@@ -71,8 +71,9 @@ def _run_step(step: Step, last: bool) -> RunFolder:
         return folder
     held = lock(step.out) if folder.main else None
     settle(step)
-    plugins.load(ALGORITHM, step.recipe.algorithm)(step.recipe, folder)
-    _free()
+    with standstill.watched(step.out, step.recipe.train.ddp_timeout):
+        plugins.load(ALGORITHM, step.recipe.algorithm)(step.recipe, folder)
+        _free()
     if held is not None:
         held.close()
     if not folder.finished:

@@ -37,12 +37,14 @@ class Pen:
         self.image.paste(Image.fromarray((whole + 0.5).astype(np.uint8)))
 
     def polygon(self, points, fill: RGB, outline: bool = True) -> None:
+        """Corners in units of the side, filled, with a line around it."""
         points = [(x * self.side, y * self.side) for x, y in points]
         self.draw.polygon(points, fill=fill)
         if outline and self.line:
             self.draw.line([*points, points[0]], fill=self.line, width=self.width, joint="curve")
 
     def ellipse(self, x: float, y: float, wide: float, high: float, fill: RGB, outline: bool = True) -> None:
+        """Middle and half axes in units of the side, filled, with a line around it."""
         box = [v * self.side for v in (x - wide, y - high, x + wide, y + high)]
         self.draw.ellipse(box, fill=fill, outline=self.line if outline else None, width=self.width if outline else 0)
 

@@ -4,8 +4,9 @@
     found.scored, found.masked, found.reasons
 
 Columns of the file: `id`, `score` (null: masked, never 0) and `error` (why). While the job runs, finished shards lie in
-`scores.parquet.parts/`; the same job started again goes on with the ids that are not there. Memory holds one batch, one
-shard, and about 200 bytes per id.
+`scores.parquet.parts/`; the same job started again goes on with the ids that are not there, be it with another number
+of processes. An item is the business of one process, by its id. Memory holds one batch, one shard, and about 200 bytes
+per id.
 """
 
 import hashlib
@@ -65,12 +66,17 @@ def score_file(
     batch_size: int = 32,
     retry_masked: bool = False,
     progress: Callable[[int], None] = lambda added: None,
-) -> Summary:
+    rank: int = 0,
+    world: int = 1,
+    wait: Callable[[], None] = lambda: None,
+) -> Summary | None:
     """Score the items that have no row in `out` yet, and write `out` whole. Rows stand in the order of scoring.
 
     job: what the scores stand for (reward, options, source of the items), plain JSON. It is kept in the file, so that
     scores of two jobs never mix. batch_size: items that are read, then scored, at once. retry_masked: also score again
     what is masked, for instance after a server was away. progress: called with the number of items scored so far.
+    rank, world: this process among all that share `items`, each with a disk that all see; `wait` returns when all have
+    called it. Process 0 writes `out`, the others return None.
 
     Raises ValueError where `out` or its parts are of another job, another process works on them, or an id comes twice;
     RewardUnusable where the reward does. What was scored until then is kept.
@@ -79,25 +85,31 @@ def score_file(
     parts = out.with_name(out.name + ".parts")
     _check_job(out, parts, told)
     parts.mkdir(parents=True, exist_ok=True)
-    with _alone(parts):
+    with _alone(parts, rank):
         with _whole(parts / "job.json") as note:
             note.write_text(told, encoding="utf-8")
-        left = _left(items, _known(out, parts), retry_masked)
-        with _Shards(parts) as shards:
+        known, first = _known(out, parts), _next_shard(parts)
+        wait()  # what is known must be the same for all
+        left = _left(items, known, retry_masked, rank, world)
+        with _Shards(parts, first, rank) as shards:
             while batch := list(islice(left, batch_size)):
                 shards.add(batch, _scored(score, batch))
                 progress(shards.added)
-        found = _merge(out, parts, told, shards.added)
-        shutil.rmtree(parts)
+        wait()
+        found = None
+        if rank == 0:
+            found = _merge(out, parts, told, first)
+            shutil.rmtree(parts)
+        wait()
     return found
 
 
 class _Shards:
     """Writes rows as parquet shards: now and then, and at the end, however that comes."""
 
-    def __init__(self, folder: Path):
-        self.folder, self.added, self.rows, self.since = folder, 0, [], time.monotonic()
-        self.number = 1 + max((int(path.stem) for path in folder.glob("*.parquet")), default=-1)
+    def __init__(self, folder: Path, number: int, rank: int):
+        self.folder, self.number, self.rank = folder, number, rank
+        self.added, self.rows, self.since = 0, [], time.monotonic()
 
     def __enter__(self) -> "_Shards":
         return self
@@ -115,7 +127,7 @@ class _Shards:
 
     def write(self) -> None:
         if self.rows:
-            path = self.folder / f"{self.number:06}.parquet"
+            path = self.folder / f"{self.number:06}-{self.rank}.parquet"
             with _whole(path) as aside:
                 pq.write_table(pa.Table.from_pylist(self.rows, SCHEMA), aside)
             self.number += 1
@@ -133,14 +145,19 @@ def _scored(score: Score, batch: list[Item]) -> list[Outcome]:
     return [next(told) if isinstance(one, Row) else one for one in found]
 
 
-def _left(items: Iterable[Item], known: dict[bytes, bool], retry_masked: bool) -> Iterator[Item]:
+def _next_shard(parts: Path) -> int:
+    return 1 + max((int(path.stem.partition("-")[0]) for path in parts.glob("*.parquet")), default=-1)
+
+
+def _left(items: Iterable[Item], known: dict[bytes, bool], retry_masked: bool, rank: int, world: int) -> Iterator[Item]:
     met: set[bytes] = set()
     for item in items:
         key = _key(item.id)
         if key in met:
             raise ValueError(f"the id {item.id!r} comes twice; nothing could tell its two scores apart.")
         met.add(key)
-        if key not in known or (retry_masked and not known[key]):
+        ours = int.from_bytes(key[:8]) % world == rank
+        if ours and (key not in known or (retry_masked and not known[key])):
             yield item
 
 
@@ -156,10 +173,12 @@ def _stored(out: Path, parts: Path) -> Iterator[list[dict[str, Any]]]:
             yield batch.to_pylist()
 
 
-def _merge(out: Path, parts: Path, told: str, added: int) -> Summary:
-    """All rows as one file; of an id that was scored again, the last."""
+def _merge(out: Path, parts: Path, told: str, first: int) -> Summary:
+    """All rows as one file; of an id that was scored again, the last. Shards from `first` on are of this call."""
     keys = (_key(row["id"]) for rows in _stored(out, parts) for row in rows)
     last = {key: number for number, key in enumerate(keys)}
+    of_now = (path for path in parts.glob("*.parquet") if int(path.stem.partition("-")[0]) >= first)
+    added = sum(pq.ParquetFile(path).metadata.num_rows for path in of_now)
     number, scored, total, reasons = 0, 0, 0.0, Counter()
     with _whole(out) as aside, pq.ParquetWriter(aside, SCHEMA.with_metadata({JOB: told})) as writer:
         for rows in _stored(out, parts):
@@ -210,14 +229,14 @@ def _whole(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _alone(parts: Path) -> Iterator[None]:
-    """Hold the parts for this process, until it ends in whatever way."""
+def _alone(parts: Path, rank: int) -> Iterator[None]:
+    """Hold the parts for this process of the job, until it ends in whatever way."""
     try:
         import fcntl
     except ImportError:  # Windows has none; there the user sees to it
         yield
         return
-    with (parts / ".lock").open("w") as file:
+    with (parts / f".lock{rank}").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

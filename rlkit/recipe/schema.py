@@ -265,6 +265,9 @@ class Train:
     """Mixed precision on top of float32 weights; leave false with `model.dtype: bfloat16`."""
     dataloader_num_workers: CountOrZero = 0
     """Processes that decode clips; 0 decodes in the training process."""
+    ddp_timeout: CountOrZero = 1800
+    """Seconds after which several processes that all stand still are ended, with the name of the one that holds them
+    up; 0 waits for ever. In TrainingArguments the limit of one collective."""
     full_determinism: bool = False
     """Deterministic kernels on a GPU, at a price in speed. On a CPU they are always used."""
     report_to: list[Tracker] = field(default_factory=list)

@@ -67,8 +67,8 @@ class RecipeTrainer(Trainer):
 def not_finite(step: int, since: str = "") -> ModelError:
     """The error that ends training before a gradient that is not finite reaches the weights."""
     return ModelError(
-        f"step {step}: the gradient is not finite{' ' + since if since else ''}. The weights are those of the step before, "
-        "and the last whole checkpoint stands: launching again goes on from there. If it comes back: lower "
+        f"step {step}: the gradient is not finite{' ' + since if since else ''}. The weights are those of the step "
+        "before, and the last whole checkpoint stands: launching again goes on from there. If it comes back: lower "
         "train.learning_rate or train.max_grad_norm, or train without train.bf16."
     )
 

@@ -240,3 +240,26 @@ def test_a_job_that_is_killed_goes_on(folder):
     assert scores() == {f"r{k}": float(k) if k % 5 else None for k in range(400)}
     after = Path("calls.txt").read_text().splitlines()
     assert len(after) - before < 400 - 6, "what was written before the kill is not scored again"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_two_processes_of_a_launcher_share_the_items(folder):
+    """What `torchrun --no-python rlkit reward score ...` does."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+    code = "from rlkit.cli import main; main()"
+    job = ["reward", "score", "./own.py", "rows.jsonl", "--out", "s.parquet"]
+    Path("own.py").write_text(
+        "import os\ndef load(device='cpu'):\n"
+        "    return lambda *, prompts, completions: [float(os.environ['RANK']) for _ in completions]\n"
+    )
+    lines = [json.dumps({"id": f"r{n}", "prompt": "", "completion": f"A dog {n}."}) for n in range(40)]
+    Path("rows.jsonl").write_text("\n".join(lines))
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    command = [*launcher, sys.executable, "-c", code, *job]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert len(told) == 1 and (told[0]["rows"], told[0]["scored"], told[0]["added"]) == (40, 40, 40)
+    rows = pq.read_table("s.parquet").to_pylist()
+    assert {row["id"] for row in rows} == {f"r{n}" for n in range(40)} and {row["score"] for row in rows} == {0.0, 1.0}

@@ -1,4 +1,4 @@
-"""What is killed: every algorithm, data job and server, each small enough to end in seconds, and what they start from."""
+"""What is killed: every algorithm and data job, each small enough to end in seconds, and what they start from."""
 
 import json
 import os
@@ -34,7 +34,9 @@ generation: {resolution: 16, num_inference_steps: 3, num_generations: 4, eval_in
 evaluate: {num_clips: 2}
 guard: {every: 4, num_prompts: 2, num_samples: 2}
 """
-STEPS = "train: {learning_rate: 1.0e-2, per_device_train_batch_size: 4, max_steps: 24, logging_steps: 1, save_steps: 4}\n"
+STEPS = (
+    "train: {learning_rate: 1.0e-2, per_device_train_batch_size: 4, max_steps: 24, logging_steps: 1, save_steps: 4}\n"
+)
 SLOW_STEPS = STEPS.replace("1.0e-2", "1.0e-3")
 PAIRS = "data: {source: pairs, pairs: START/pairs}\n"
 
@@ -45,9 +47,8 @@ RECIPES = {
     + CAPTION.replace("num_clips: 24", "num_clips: 24, num_labelled: 16")
     + SLOW_STEPS,
     "grpo": "algorithm: grpo\nmodel: {id: START/base, vision: frozen}\nrewards: [START/own.py]\n"
-    "sampling: {max_completion_length: 6}\ngrpo: {num_generations: 4, num_iterations: 2}\nguards: {every: 4, num_clips: 2}\n"
-    + CAPTION
-    + SLOW_STEPS,
+    "sampling: {max_completion_length: 6}\ngrpo: {num_generations: 4, num_iterations: 2}\n"
+    "guards: {every: 4, num_clips: 2}\n" + CAPTION + SLOW_STEPS,
     "reward": "algorithm: reward\nmodel: {id: START/base, vision: frozen}\nnegatives: [order_swap, event_replace]\n"
     "num_negatives: 3\n" + CAPTION.partition("evaluate")[0] + "evaluate: {num_clips: 4}\n" + SLOW_STEPS,
     "pairs": "algorithm: pairs\ndata: {captions: START/captions.jsonl}\nnegatives: [order_swap, truncated, verbose]\n"
@@ -57,7 +58,8 @@ RECIPES = {
     + "image_pairs: {num_groups: 48, rows_per_shard: 4, batch_size: 8, redraw: 2}\n",
     "diffusion_sft": "algorithm: diffusion_sft\nmodel: {init: stable_diffusion_3}\ndata: {num_clips: 24}\n"
     "rewards: [world_picture]\nevaluate: {num_clips: 2}\n"
-    "generation: {resolution: 16, width: 64, layers: 1, patch_size: 4, eval_inference_steps: 2, eval_samples: 2}\n" + STEPS,
+    "generation: {resolution: 16, width: 64, layers: 1, patch_size: 4, eval_inference_steps: 2, eval_samples: 2}\n"
+    + STEPS,
     "diffusion_dpo": "algorithm: diffusion_dpo\n" + GENERATOR + PAIRS + STEPS,
     "diffusion_kto": "algorithm: diffusion_kto\n" + GENERATOR + PAIRS + STEPS,
     "nft": "algorithm: nft\nonline: {num_iterations: 2}\n" + GENERATOR + STEPS,
@@ -120,7 +122,7 @@ def prepare(start: Path) -> None:
     tiny_pipelines.epsilon_default(texts, size=16, widths=(8, 16)).save_pretrained(start / "epsilon")
     people, things = ("man", "woman", "boy", "girl", "chef"), ("box", "cup", "rope", "door")
     lines = (
-        f"A {people[n % 5]} with badge {n} opens a red {things[n % 4]}. Then {'she' if n % 5 in (1, 3) else 'he'} turns to the left. "
+        f"A {people[n % 5]} with badge {n} opens a red {things[n % 4]}. Then the {people[n % 5]} turns to the left. "
         f"Finally the {people[n % 5]} throws {n} balls into the sea."
         for n in range(1200)
     )

@@ -61,4 +61,7 @@ def test_another_weight_a_result_and_a_missing_file_are_told(both):
 
 
 def test_every_algorithm_is_tortured():
-    assert set(jobs.RECIPES) == {name for name, _ in listing.rows("algorithms")} - {"compare", "feedback"}  # made of others; a minute of arithmetic
+    assert set(jobs.RECIPES) == {name for name, _ in listing.rows("algorithms")} - {
+        "compare",
+        "feedback",
+    }  # made of others; a minute of arithmetic

@@ -1,9 +1,9 @@
-"""kill -9 at random moments of everything that runs for long, until it ends; the result must be that of an undisturbed run.
+"""kill -9 at random moments of everything that runs for long; in the end it must be as if nothing had happened.
 
-python tests/torture/torture.py [--kills 100] [--only nft "pairs, 2 ranks"] [--seed 0]     (or: make torture)
+python -m tests.torture.torture [--kills 100] [--only nft "pairs, 2 ranks"] [--seed 0]     (or: make torture)
 
 Each job runs once undisturbed. Then it is started again and again in another folder, and one of its processes, chosen
-at random, is killed at a moment drawn over the time it has left; after three kills it may end, and its weights, rows and
+at random, is killed at a moment drawn over the whole time; after three kills it may end, and its weights, rows and
 results are compared. Rows are lost or doubled where the ids or lines of a file differ. Exit code 1 where anything does.
 """
 
@@ -66,7 +66,9 @@ def main() -> int:
             print(f"{job.name:<24}{one.kills} kills, {one.ends} ends: {told}", flush=True)
     total = Counter()
     for one in tallies.values():
-        total.update({"kills": one.kills, "ends": one.ends, "lost": one.lost, "doubled": one.doubled, "weights": one.weights})
+        total.update(
+            {"kills": one.kills, "ends": one.ends, "lost": one.lost, "doubled": one.doubled, "weights": one.weights}
+        )
     failed = {name: one.other for name, one in tallies.items() if one.bad()}
     print(json.dumps({"bench": "torture", "seed": options.seed, **total, "failed": failed}))
     return int(bool(failed))

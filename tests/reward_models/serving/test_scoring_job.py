@@ -1,6 +1,8 @@
 """A scoring job writes every row once, whatever interrupts it."""
 
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -166,3 +168,50 @@ def test_half_a_surrogate_in_a_message_stops_nothing(tmp_path):
         raise ValueError("\ud83d")
 
     assert score_file(score, items(1), tmp_path / "s.parquet", job=JOB).reasons == {"ValueError: ?": 1}
+
+
+def shared(world, out, seen, number=30, **options):
+    """`world` threads as the processes of one job; the summary of the first, and how many items each scored."""
+    barrier = threading.Barrier(world, timeout=20)
+
+    def one(rank):
+        def score(*, prompts, completions):
+            seen.extend(completions)
+            return [float(len(text)) for text in completions]
+
+        return score_file(
+            score, items(number), out, job=JOB, batch_size=4, rank=rank, world=world, wait=barrier.wait, **options
+        )
+
+    with ThreadPoolExecutor(world) as pool:
+        found = list(pool.map(one, range(world)))
+    assert found[1:] == [None] * (world - 1)
+    return found[0]
+
+
+def test_processes_share_the_items_and_lose_and_double_none(tmp_path):
+    out, seen = tmp_path / "s.parquet", []
+    found = shared(3, out, seen)
+    assert (found.rows, found.scored, found.added) == (30, 30, 30) and len(seen) == 30
+    assert stored(out) == {f"item {k}": float(k) for k in range(30)}
+    assert [path.name for path in tmp_path.iterdir()] == ["s.parquet"]
+
+
+def test_another_number_of_processes_goes_on_with_what_is_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(scoring_job, "SHARD_SECONDS", 0)
+    out, calls = tmp_path / "s.parquet", []
+
+    def failing(*, prompts, completions):
+        if len(calls) == 2:
+            raise RewardUnusable("away")
+        calls.append(completions)
+        return [float(len(one)) for one in completions]
+
+    with pytest.raises(RewardUnusable):  # process 1 of 2 alone gets as far as this
+        score_file(failing, items(30), out, job=JOB, batch_size=4, rank=1, world=2)
+    seen = []
+    found = shared(3, out, seen)
+    assert (found.rows, found.added, len(seen)) == (30, 22, 22)
+    assert stored(out) == {f"item {k}": float(k) for k in range(30)}
+    again = shared(2, out, seen, retry_masked=True)
+    assert (again.rows, again.added) == (30, 0)

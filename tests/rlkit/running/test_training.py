@@ -32,7 +32,8 @@ def train(kind, folder, bad, max_grad_norm=1.0, resume=None):
     """Eight steps of one row each, in order; returns the model."""
     arguments = TrainingArguments(
         output_dir=str(folder), per_device_train_batch_size=1, max_steps=8, save_steps=2, learning_rate=0.1,
-        max_grad_norm=max_grad_norm, train_sampling_strategy="sequential", report_to=[], disable_tqdm=True, use_cpu=True,
+        max_grad_norm=max_grad_norm, train_sampling_strategy="sequential", report_to=[], disable_tqdm=True,
+        use_cpu=True,
     )  # fmt: skip
     trainer = kind(model=Line(), args=arguments, train_dataset=rows(bad))
     trainer.train(resume_from_checkpoint=resume)
@@ -46,7 +47,8 @@ def test_a_gradient_that_is_not_finite_ends_training(tmp_path, max_grad_norm):
         start(tmp_path, bad=5)
     kept = load_file(tmp_path / "checkpoint-4/model.safetensors")
     assert kept["weight"].isfinite().all() and not (tmp_path / "checkpoint-6").exists()
-    whole, resumed = start(tmp_path / "whole", bad=None), start(tmp_path, bad=None, resume=str(tmp_path / "checkpoint-4"))
+    whole = start(tmp_path / "whole", bad=None)
+    resumed = start(tmp_path, bad=None, resume=str(tmp_path / "checkpoint-4"))
     assert torch.equal(whole.weight, resumed.weight)
 
 

@@ -1,0 +1,124 @@
+"""Several processes of which one hangs: the run ends in time and names it; one that others wait for long is let be."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rlkit.running import standstill
+from rlkit.running.standstill import Sign, verdict
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "rlkit"]
+# Rank 1 does what the file says while rank 0 waits for it.
+ALGORITHM = """\
+import os, time
+from pathlib import Path
+from rlkit.running import ranks
+def answer():
+    time.sleep(60)
+def run(recipe, folder):
+    Path("pid").write_text(str(os.getpid())) if ranks.number() == 1 else None
+    ranks.wait()
+    Path("ready").touch()
+    if ranks.number() == 1:
+        if recipe.seed == 1:
+            answer()
+        for _ in range(200):
+            time.sleep(0.1)
+    ranks.wait()
+    folder.finish({})
+"""
+RECIPE = "algorithm: ./waits.py\ntrain: {ddp_timeout: 8}\n"
+
+
+@pytest.fixture
+def launched(tmp_path, monkeypatch):
+    """(overrides) -> the process of a run with two ranks."""
+    monkeypatch.chdir(tmp_path)
+    Path("waits.py").write_text(ALGORITHM)
+    Path("mine.yaml").write_text(RECIPE)
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    started = []
+
+    def start(*overrides):
+        command = [*TORCHRUN, "mine.yaml", *overrides]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        started.append(subprocess.Popen(command, env=environment, start_new_session=True, **pipes))
+        return started[-1]
+
+    yield start
+    for one in started:
+        if one.poll() is None:
+            os.killpg(one.pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_process_that_hangs_is_named_with_its_line(launched):
+    process = launched("seed=1")
+    _, told = process.communicate(timeout=200)
+    assert process.returncode != 0
+    assert "nothing has moved for 8 s (train.ddp_timeout): the others wait for rank 1 (process" in told
+    assert "waits.py:5. Launch again" in told  # where it sleeps
+    assert not Path("runs/mine/results.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_stopped_process_is_named(launched):
+    process = launched("seed=2")
+    while not Path("ready").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.kill(int(Path("pid").read_text()), signal.SIGSTOP)
+    _, told = process.communicate(timeout=200)
+    assert process.returncode != 0
+    assert "rank 1 (process" in told and "has given no sign for 8 s" in told
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_waiting_for_one_that_works_is_no_standstill(launched):
+    """Rank 0 waits twenty seconds, longer than its time-out, for rank 1, which moves."""
+    process = launched("seed=2")
+    _, told = process.communicate(timeout=200)
+    assert process.returncode == 0, told
+    assert Path("runs/mine/results.json").exists()
+
+
+def sign(folder, rank, still_s, *, waits, age=0.0):
+    path = folder / f"{rank}.json"
+    standstill._write(path, Sign(rank, f"node{rank}", 100 + rank, still_s, f"a.py:{rank}", waits))
+    os.utime(path, (1000 - age, 1000 - age))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("signs", "waited_s", "said"),
+    [
+        ([(50, True), (1, False)], 301, ""),
+        ([(50, True), (50, False)], 301, "the others wait for rank 1 (process 101 on node1). Rank 0 is at a.py:0."),
+        ([(50, True), (50, True)], 301, "(train.ddp_timeout). Rank 0 is at a.py:0. Rank 1 is at a.py:1."),
+        ([(50, False), (50, False)], 301, "(train.ddp_timeout). Rank 0 is at a.py:0."),
+        ([(50, True), (1, False, 60)], 301, "rank 1 (process 101 on node1) has given no sign for 30 s"),
+        ([(50, True)], 299, ""),
+        ([(50, True), (1, False, 400)], 299, ""),  # the other's sign is of an earlier launch
+        ([(1, True)], 301, "rank 1 has given no sign for 30 s"),
+    ],
+)
+def test_what_is_said(tmp_path, monkeypatch, signs, waited_s, said):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, (still, waits, *age) in enumerate(signs):
+        sign(tmp_path, rank, still, waits=waits, age=age[0] if age else 0.0)
+    told, speaker = verdict(tmp_path / "0.json", 30, waited_s)
+    assert speaker == 0 and (said in told if said else told == "")
+
+
+def test_alone_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with standstill.watched(tmp_path, 1):
+        assert not list(tmp_path.iterdir())
