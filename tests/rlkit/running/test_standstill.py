@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from rlkit.running import standstill
@@ -47,13 +48,14 @@ def launched(tmp_path, monkeypatch):
     def start(*overrides):
         command = [*TORCHRUN, "mine.yaml", *overrides]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        started.append(subprocess.Popen(command, env=environment, start_new_session=True, **pipes))
+        started.append(subprocess.Popen(command, env=environment, **pipes))
         return started[-1]
 
     yield start
     for one in started:
         if one.poll() is None:
-            os.killpg(one.pid, signal.SIGKILL)
+            for process in [*psutil.Process(one.pid).children(recursive=True), one]:
+                process.kill()
 
 
 @pytest.mark.slow
