@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from rlkit.recipe.marks import Changes, OnDisk
-from rlkit.recipe.units import CountOrZero
+from rlkit.recipe.units import Count, CountOrZero
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class Compare:
     """Each system is trained once with each, unless it has `seeds` of its own."""
     systems: dict[str, System] = field(default_factory=dict)
     """Name -> what it is; the first two are what the others are compared with in the last screen."""
+    workers: Count = 1
+    """Systems trained at once, each in a process of its own with its share of the cores, or a GPU in turn."""
     target: str | None = None
     """For generators: the system whose final reward the others are to reach; `passes_to_target` is what it took them,
     by the guard's prompts (guard.every)."""

@@ -20,6 +20,9 @@ from rlkit.plugins import shown_path
 from rlkit.recipe.file import Step, as_dict, launchable, load
 from rlkit.running import environment
 
+NO_RESULT = ("out", "compare.workers", "pairs.workers", "train.dataloader_num_workers", "train.ddp_timeout")
+"""Keys that may change when a run goes on."""
+
 
 @dataclass
 class RunFolder:
@@ -160,13 +163,14 @@ def create(step: Step) -> None:
 
 
 def differences(step: Step, stored: Path) -> list[str]:
-    """The keys in which the stored recipe differs from the one asked for, with both values; `out` does not count."""
+    """The keys in which the stored recipe differs from the one asked for, with both values; those that change no result
+    do not count."""
     try:
         there = flat(as_dict(load(stored)))
     except RecipeError as error:
         return error.problems
     here = flat(as_dict(step.recipe))
-    keys = [key for key in here | there if key != "out" and here.get(key) != there.get(key)]
+    keys = [key for key in here | there if key not in NO_RESULT and here.get(key) != there.get(key)]
     return [f"{key}: {_shown(there, key)} in the folder, {_shown(here, key)} asked for" for key in keys]
 
 

@@ -20,10 +20,10 @@ compare:
 """
 
 
-def compare(chain, folder, start="base", seeds=""):
+def compare(chain, folder, start="base", seeds="", overrides=()):
     shutil.copy(chain / "base_caption.yaml", folder)
     (folder / "both.yaml").write_text(RECIPE.replace("START", start).replace("SEEDS", seeds), encoding="utf-8")
-    run("both.yaml")
+    run("both.yaml", overrides)
 
 
 def test_systems_and_seeds_are_pooled(chain, tmp_path, monkeypatch):
@@ -67,3 +67,40 @@ def test_a_start_that_is_no_system_is_named(chain, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RlkitError, match=r"more\.start' is 'nothing', which is no system above it"):
         compare(chain, tmp_path, start="nothing")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_several_at_once_give_the_bytes_of_one_after_the_other(chain, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    found = []
+    for workers in (1, 2):
+        place = tmp_path / str(workers)
+        place.mkdir()
+        monkeypatch.chdir(place)
+        compare(chain, place, overrides=[f"compare.workers={workers}"])
+        weights = {path.parts[-3]: path.read_bytes() for path in place.glob("runs/both/*/final/model.safetensors")}
+        results = json.loads((place / "runs/both/results.json").read_text())
+        found.append((weights, results["systems"], results["differences"]))
+    assert found[0] == found[1] and len(found[0][0]) == 4
+    told = capsys.readouterr().out
+    assert "4 systems to train, 2 at once" in told and "4 of 4" in told
+    assert "training" in (place / "runs/both/base-seed0.log").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_system_that_fails_is_named_and_the_rest_goes_on_later(chain, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    compare_file = RECIPE.replace("START", "base").replace("SEEDS", "").replace("[0, 1]", "[0]")
+    shutil.copy(chain / "base_caption.yaml", tmp_path)
+    (tmp_path / "both.yaml").write_text(compare_file)
+    (tmp_path / "runs/both/more-seed0").mkdir(parents=True)
+    (tmp_path / "runs/both/recipe.yaml").symlink_to(tmp_path / "both.yaml")
+    (tmp_path / "runs/both/more-seed0/mine.txt").write_text("a file that is in the way")
+    with pytest.raises(RlkitError, match=r"more-seed0: .*holds mine.txt but no recipe.yaml.*more-seed0\.log"):
+        run("both.yaml", ["compare.workers=2"])
+    (tmp_path / "runs/both/more-seed0/mine.txt").unlink()
+    capsys.readouterr()
+    run("both.yaml", ["compare.workers=2"])
+    assert "1 systems to train" in capsys.readouterr().out  # base was finished
