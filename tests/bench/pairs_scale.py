@@ -1,10 +1,11 @@
 """Cost and memory of making pairs from more and more captions: both should depend on the number as a straight line and
 not at all.
 
-python tests/bench/pairs_scale.py [--sizes 1000 10000 100000] [--workers 1]
-Each size is a fresh process on captions made from a template, all different. cpu_s is CPU time of the whole
-build with audit and card, peak_mib the highest resident memory of its process. Set beside it: the time of writing
-the same captions down as JSON lines and reading them back (peer_s).
+python tests/bench/pairs_scale.py [--sizes 1000 10000 100000] [--workers 1] [--of pairs]
+Each size is a fresh process on captions made from a template, all different. `--of pairs`: six operators, balanced,
+audited, with card, as `algorithm: pairs` makes them; `--of negatives`: order swaps, balanced, as `rlkit negatives`
+does. cpu_s is CPU time of the whole, peak_mib the highest resident memory of its process. Set beside it: the time of
+writing the same captions down as JSON lines and reading them back (peer_s).
 """
 
 import argparse
@@ -22,7 +23,7 @@ COLOURS = ("red", "blue", "green", "white", "black", "yellow")
 OPENINGS = ("Then", "After that,", "Next,", "Finally")
 PEOPLE = ("man", "woman", "boy", "girl", "chef")
 
-CHILD = """
+PAIRS = """
 import json, resource, sys, time
 from pathlib import Path
 from data_synth.making import Operator, Options, build
@@ -44,6 +45,19 @@ if __name__ == "__main__":
         "pairs": done.pairs, "accounted": done.pairs + done.quarantined + done.without_negative == done.rows,
     }))
 """
+NEGATIVES = """
+import json, sys, time
+from pathlib import Path
+from data_synth.negatives import cli
+
+wall = time.perf_counter()
+done = cli.run(Path(sys.argv[1]), Path(sys.argv[2]) / "pairs.jsonl", ["order_swap"], parser="rules")
+peak = {line.split(":")[0]: int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")}
+print(json.dumps({
+    "cpu_s": time.process_time(), "wall_s": time.perf_counter() - wall, "peak_mib": peak["VmHWM"] / 1024,
+    "pairs": sum(done.written.values()), "quarantined": done.quarantined,
+}))
+"""
 
 
 def caption(number: int) -> str:
@@ -63,7 +77,7 @@ def caption(number: int) -> str:
     return " ".join(sentences[: draw.randrange(3, 6)])
 
 
-def measure(folder: Path, size: int, workers: int) -> dict[str, float]:
+def measure(folder: Path, size: int, workers: int, code: str) -> dict[str, float]:
     """One build in a process of its own."""
     source, out = folder / f"{size}.jsonl", folder / f"pairs-{size}"
     start = time.process_time()
@@ -74,7 +88,7 @@ def measure(folder: Path, size: int, workers: int) -> dict[str, float]:
     peer = time.process_time() - start
     out.mkdir()
     child = folder / "child.py"
-    child.write_text(CHILD)
+    child.write_text(code)
     answer = subprocess.run([sys.executable, child, source, out, str(workers)], capture_output=True, text=True)
     if answer.returncode:
         sys.exit(answer.stderr)
@@ -86,12 +100,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000])
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--of", choices=("pairs", "negatives"), default="pairs")
     options = parser.parse_args()
+    code = PAIRS if options.of == "pairs" else NEGATIVES
     cases = []
     with tempfile.TemporaryDirectory() as name:
         for size in options.sizes:
-            found = measure(Path(name), size, options.workers)
-            case = {"case": f"captions={size}", **{key: round(value, 2) for key, value in found.items()}}
+            found = measure(Path(name), size, options.workers, code)
+            case = {"case": f"{options.of} captions={size}", **{key: round(value, 2) for key, value in found.items()}}
             case |= {"ours_s": case["cpu_s"], "captions_per_cpu_s": round(size / found["cpu_s"], 1)}
             cases.append(case)
             print(case, flush=True)
