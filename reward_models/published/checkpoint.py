@@ -8,10 +8,10 @@ A pickle is read as tensors only (torch's weights_only), never run.
 """
 
 import json
-import pickle
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -85,7 +85,7 @@ def read(path: Path) -> dict[str, Tensor]:
             raise CheckpointError(f"{path} is not a whole .safetensors file: {error}.") from error
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (UnpicklingError, RuntimeError, EOFError) as error:
         raise CheckpointError(
             f"{path} is damaged, or a pickle that holds more than tensors and could run code when opened, so it was "
             "not. Convert it to .safetensors where you trust it."

@@ -48,7 +48,7 @@ def read_rewards(path: str | Path) -> dict[str, Entry]:
     """
     path = Path(path)
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
+        tree = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)  # noqa: S506 (a SafeLoader)
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: cannot be read ({error}); expected a YAML file of rewards.") from None
     except yaml.YAMLError as error:
