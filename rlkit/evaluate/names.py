@@ -119,8 +119,9 @@ def is_detail(name: str) -> bool:
 
 def system_title(name: str) -> str:
     """A system's name as people say it; unknown names are shown as they are."""
-    if name.startswith("best_of_"):
-        return f"base model, best of {name.removeprefix('best_of_')}"
+    count = name.removeprefix("best_of_")
+    if name != count and count.isdigit():
+        return f"base model, best of {count}"
     return SYSTEMS.get(name, name)
 
 

@@ -1,6 +1,7 @@
 """The comparison table: who is bold, how numbers are printed, what a change is called."""
 
 from rlkit.evaluate.intervals import summarise
+from rlkit.evaluate.names import system_title
 from rlkit.report import compare_table
 
 
@@ -77,3 +78,8 @@ def test_verdict_follows_direction_and_paired_interval():
     assert lines["event_recall"]["change_interval"] == "−1.5 to −0.5"
     without = {line["metric"]: line for line in compare_table.before_after(systems, "base", "dpo")}
     assert without["event_recall"]["verdict"] == "same"
+
+
+def test_best_of_four_is_the_bases_and_a_system_called_best_of_n_is_its_own():
+    assert system_title("best_of_4") == "base model, best of 4"
+    assert system_title("best_of_n") == "best_of_n"
