@@ -12,9 +12,9 @@ per id.
 import hashlib
 import json
 import math
-import os
 import shutil
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -220,7 +220,7 @@ def _key(id_: str) -> bytes:
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
     """Where to write a file that is there, complete, only after the block ended well."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")  # processes of two machines may share a number
     try:
         yield aside
         aside.replace(path)
