@@ -64,7 +64,7 @@ RECIPES = {
     "diffusion_kto": "algorithm: diffusion_kto\n" + GENERATOR + PAIRS + STEPS,
     "nft": "algorithm: nft\nonline: {num_iterations: 2}\n" + GENERATOR + STEPS,
     "flow_grpo": "algorithm: flow_grpo\nonline: {num_iterations: 2}\n" + GENERATOR + STEPS,
-    "ddpo": "algorithm: ddpo\nonline: {num_iterations: 2}\n" + GENERATOR.replace("start/flow", "start/epsilon") + STEPS,
+    "ddpo": "algorithm: ddpo\nonline: {num_iterations: 2}\n" + GENERATOR.replace("START/flow", "START/epsilon") + STEPS,
     "online_dpo": "algorithm: online_dpo\nonline: {num_iterations: 2}\n" + GENERATOR + STEPS,
     "reward_backprop": "algorithm: reward_backprop\nreward_backprop: {grad_steps: 1}\n" + GENERATOR + STEPS,
     "distill": "algorithm: distill\ndistill: {teacher_steps: 4, num_targets: 24}\n"

@@ -44,6 +44,16 @@ def test_the_clock_is_no_difference(both):
     assert not tally(both).bad()
 
 
+def test_caches_may_differ(both):
+    (both[0] / "pairs/.arrow").mkdir(parents=True)
+    (both[0] / "pairs/.arrow/pairs-00000-17.arrow").write_bytes(b"cache")
+    assert not tally(both).bad()
+
+
+def test_ddpo_gets_the_generator_that_it_trains():
+    assert "START/epsilon" in jobs.RECIPES["ddpo"] and "START/flow" not in jobs.RECIPES["ddpo"]
+
+
 def test_rows_lost_and_doubled_are_counted(both):
     (both[1] / "metrics.jsonl").write_text(lines([LINES[0], *LINES[:3]]))
     found = tally(both)

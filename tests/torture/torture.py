@@ -163,7 +163,8 @@ def compare(whole: Path, cut: Path, tally: Tally) -> None:
     """Count what differs between the two run folders."""
     for path in sorted(whole.rglob("*")):
         name = path.relative_to(whole)
-        if not path.is_file() or "checkpoints" in name.parts or path.name.startswith("."):
+        hidden = any(part.startswith(".") for part in name.parts)  # locks, and caches that are named by the time
+        if hidden or not path.is_file() or "checkpoints" in name.parts:
             continue
         other = cut / name
         if not other.is_file():
