@@ -76,12 +76,12 @@ class Evaluation:
         self.systems[name] = rows
         if seconds is not None:
             folder.write_json("cost.json", {"train_seconds": round(seconds, 1)})
-        if folder.main:
-            write_jsonl(folder.path / "evaluation.jsonl", rows)  # last: from here on the system counts as measured
-        ranks.wait()
         if folder.path == self.folder.path:
             self._pairs = list(pairs)
             self.tracker.pairs([self._pair(number, pair) for number, pair in enumerate(self._pairs)], 0)
+        if folder.main:
+            write_jsonl(folder.path / "evaluation.jsonl", rows)  # last: from here on the system counts as measured
+        ranks.wait()
 
     def read(self, name: str, folder: RunFolder) -> bool:
         """Take over a system measured before a kill; its model is whole, since evaluation comes after saving."""
