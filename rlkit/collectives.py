@@ -16,6 +16,7 @@ import time
 from datetime import timedelta
 
 from rlkit.errors import RlkitError
+from rlkit.running import ranks
 
 PATIENCE_S = 60
 MIB = 16
@@ -27,8 +28,12 @@ def between_two() -> dict[str, object]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shared = {name: value for name, value in os.environ.items() if not name.startswith("TORCHELASTIC_")}
-    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    shared = ranks.environment_alone() | {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": "2",
+        "OMP_NUM_THREADS": "1",
+    }
     both = [
         subprocess.Popen(
             [sys.executable, "-m", "rlkit.collectives"],

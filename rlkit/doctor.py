@@ -91,11 +91,10 @@ def conflicts() -> Iterator[Finding]:
     files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     enough = files == resource.RLIM_INFINITY or files >= OPEN_FILES
     yield Finding("open files", f"{files} at once", enough, False, f"ulimit -n {most if most > 0 else 65536}")
-    cpu_deepspeed = importlib.util.find_spec("deepspeed") is not None and not any(Path("/dev").glob("nvidia[0-9]*"))
-    if cpu_deepspeed:
-        set_ = os.environ.get("DS_ACCELERATOR") == "cpu"
-        found = "DS_ACCELERATOR=cpu" if set_ else "installed without a GPU: it looks for one when it starts"
-        yield Finding("deepspeed on CPU", found, set_, False, "export DS_ACCELERATOR=cpu")
+    if importlib.util.find_spec("deepspeed") is not None and not environment.gpu_numbers():
+        told = os.environ.get("DS_ACCELERATOR") == "cpu"
+        found = "DS_ACCELERATOR=cpu" if told else "installed without a GPU: it looks for one when it starts"
+        yield Finding("deepspeed on CPU", found, told, False, "export DS_ACCELERATOR=cpu")
 
 
 def unmet_requirements() -> Iterator[tuple[str, str, str]]:
@@ -132,7 +131,7 @@ def devices() -> Finding:
     if found:
         names = ", ".join(f"{one['name']} ({one['memory_gib']} GiB)" for one in found)
         return Finding("device", names, True)
-    driver = any(Path("/dev").glob("nvidia[0-9]*"))
+    driver = bool(environment.gpu_numbers())
     fix = "torch sees no GPU though there is one: pip install torch --index-url https://download.pytorch.org/whl/cu126"
     cores = f"CPU only, {os.cpu_count()} cores"
     return Finding("device", cores, not driver, needed=False, fix=fix)

@@ -11,21 +11,23 @@ from pathlib import Path
 from rlkit.errors import RlkitError
 from rlkit.last_line import QUIET_LAUNCHER
 from rlkit.plugins import ROOT
+from rlkit.running import environment
 
 DEFAULTS = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
 
 
 def launch(recipe: Path, overrides: Sequence[str], config: str | None, processes: int | None) -> int:
     """Run the recipe under accelerate and wait for it; the exit code."""
-    environment = os.environ | {QUIET_LAUNCHER: "1"}
-    return subprocess.call(command(recipe, overrides, config, processes), env=environment)
+    return subprocess.call(command(recipe, overrides, config, processes), env=os.environ | {QUIET_LAUNCHER: "1"})
 
 
 def command(recipe: Path, overrides: Sequence[str], config: str | None, processes: int | None) -> list[str]:
     """The command line of `accelerate launch`. Recipes are read as data (`-m rlkit`), so plain YAML works too."""
     tail = ["-m", "rlkit", str(recipe), *overrides]
     several = processes is not None and processes > 1
-    if several and config is None and not _has_gpus():  # accelerate starts several CPU processes through MPI only
+    if (
+        several and config is None and not environment.gpu_numbers()
+    ):  # accelerate starts several CPU processes through MPI only
         return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *tail]
     start = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
     if config is not None:
@@ -53,7 +55,3 @@ def _own_default() -> Path:
     """Where `accelerate config` keeps the user's own choice."""
     home = os.environ.get("HF_HOME", Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface")
     return Path(home).expanduser() / "accelerate" / "default_config.yaml"
-
-
-def _has_gpus() -> bool:
-    return any(Path("/dev").glob("nvidia[0-9]*"))

@@ -56,6 +56,11 @@ def commit() -> str | None:
     return head + ("+changes" if changed else "")
 
 
+def gpu_numbers() -> list[str]:
+    """Numbers of NVIDIA's devices, told by the driver's files, so that no torch is imported."""
+    return [path.name.removeprefix("nvidia") for path in sorted(Path("/dev").glob("nvidia[0-9]*"))]
+
+
 def _git(root: Path, *arguments: str) -> str:
     command = ["git", "-C", str(root), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_")
+"""Beginnings of the variables by which a launcher tells a process that it is one of several."""
 PATIENCE_HOURS = 6  # others wait while the main process renders clips or makes pairs; NCCL's default is 10 minutes
 
 
@@ -31,6 +33,11 @@ def count() -> int:
 def is_main() -> bool:
     """Whether this is the process that writes files and talks."""
     return number() == 0
+
+
+def environment_alone() -> dict[str, str]:
+    """The environment without what a launcher sets, for a process that is none of the run's."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHERS)}
 
 
 def on_cpu() -> bool:

@@ -23,6 +23,7 @@ from types import FrameType
 
 from rlkit.errors import RlkitError
 from rlkit.running import ranks
+from rlkit.running.folder import write_text
 
 EXIT_CODE = 3
 LOOKS = 20
@@ -57,7 +58,6 @@ def watched(folder: Path, timeout_s: float) -> Iterator[None]:
         return
     ended = threading.Event()
     signs = folder / ".ranks"
-    signs.mkdir(parents=True, exist_ok=True)
     watch = threading.Thread(target=_watch, args=(signs, timeout_s, threading.get_ident(), ended), daemon=True)
     watch.start()
     try:
@@ -79,7 +79,8 @@ def _watch(signs: Path, timeout_s: float, main_thread: int, ended: threading.Eve
             last, moved = at, now
         place, waits = _place(frame)
         own = signs / f"{ranks.number()}.json"
-        _write(own, Sign(ranks.number(), socket.gethostname(), os.getpid(), round(now - moved, 1), place, waits))
+        sign = Sign(ranks.number(), socket.gethostname(), os.getpid(), round(now - moved, 1), place, waits)
+        write_text(own, json.dumps(asdict(sign)))
         sentence, speaker = verdict(own, timeout_s, now - began)
         if sentence:
             _end(signs.parent.name, sentence, speaks=speaker == ranks.number())
@@ -159,9 +160,3 @@ def _place(frame: FrameType | None) -> tuple[str, bool]:
         called = called or frame.f_code.co_name
         frame = frame.f_back
     return called or "its end", waits
-
-
-def _write(path: Path, sign: Sign) -> None:
-    aside = path.with_suffix(".tmp")
-    aside.write_text(json.dumps(asdict(sign)), encoding="utf-8")
-    aside.replace(path)

@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlkit.errors import RlkitError
-
-LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_")
-"""Beginnings of variables by which a launcher tells a process that it is one of several."""
+from rlkit.running import environment, ranks
 
 
 @dataclass(frozen=True)
 class Job:
-    """A command, the file that gets all it says, and the name of the job whose end it waits for."""
+    """A command, the file that gets all it says, and the job whose end it waits for where that one is to run too."""
 
     command: list[str]
     log: Path
@@ -30,11 +28,11 @@ def run_jobs(jobs: Mapping[str, Job], at_once: int, say: Callable[[str], None]) 
     `say` gets a line for each that ends. Raises RlkitError for the first that fails, with the end of its log; the
     others are then asked to stop, as they are where this process is interrupted, and save what they have.
     """
-    waiting, running, done = dict(jobs), {}, set()
+    waiting, running = dict(jobs), {}
     free = list(range(at_once))
     try:
         while waiting or running:
-            for name in [one for one, job in waiting.items() if job.after is None or job.after in done][: len(free)]:
+            for name in [one for one, job in waiting.items() if job.after not in {**waiting, **running}][: len(free)]:
                 slot, job = free.pop(0), waiting.pop(name)
                 with job.log.open("a", encoding="utf-8") as log:
                     process = subprocess.Popen(job.command, env=_environment(slot, at_once), stdout=log, stderr=log)
@@ -50,8 +48,8 @@ def run_jobs(jobs: Mapping[str, Job], at_once: int, say: Callable[[str], None]) 
                     raise RlkitError(
                         f"{name}: {lines[-1] if lines else process.returncode} (all of it: {jobs[name].log})"
                     )
-                done.add(name)
-                say(f"{name}: done in {time.monotonic() - began:.0f} s, {len(done)} of {len(jobs)}")
+                done = len(jobs) - len(waiting) - len(running)
+                say(f"{name}: done in {time.monotonic() - began:.0f} s, {done} of {len(jobs)}")
     finally:
         for process, _, _ in running.values():
             process.terminate()
@@ -61,15 +59,14 @@ def run_jobs(jobs: Mapping[str, Job], at_once: int, say: Callable[[str], None]) 
 
 def _environment(slot: int, at_once: int) -> dict[str, str]:
     """Of one job: not one of a launcher's several, its share of the cores, a GPU in turn."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHERS)}
     cores = str(max(1, (os.cpu_count() or 1) // at_once))
     gpus = _gpus()
     pinned = {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {}
-    return {"OMP_NUM_THREADS": cores, **kept, **pinned}
+    return {"OMP_NUM_THREADS": cores, **ranks.environment_alone(), **pinned}
 
 
 def _gpus() -> list[str]:
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [one for one in named.split(",") if one.strip()]
-    return [path.name.removeprefix("nvidia") for path in sorted(Path("/dev").glob("nvidia[0-9]*"))]
+    return environment.gpu_numbers()

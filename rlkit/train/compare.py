@@ -104,7 +104,6 @@ def side_by_side(recipe: Recipe, folder: RunFolder) -> None:
             command = [sys.executable, "-m", "rlkit.train.compare", str(folder.path / "recipe.yaml"), name, str(seed)]
             if not RunFolder(out).finished:
                 jobs.setdefault(out.name, Job(command, folder.path / f"{out.name}.log", after))
-    jobs = {name: Job(job.command, job.log, job.after if job.after in jobs else None) for name, job in jobs.items()}
     where = plugins.shown_path(folder.path)
     say(f"{len(jobs)} systems to train, {compare.workers} at once; each writes to its .log in {where}")
     run_jobs(jobs, compare.workers, say)

@@ -147,7 +147,7 @@ def test_run_names_its_config(folder, monkeypatch):
 
 @pytest.mark.parametrize(("gpus", "module"), [(True, "accelerate.commands.launch"), (False, "torch.distributed.run")])
 def test_several_processes(folder, monkeypatch, gpus, module):
-    monkeypatch.setattr("rlkit.launch._has_gpus", lambda: gpus)
+    monkeypatch.setattr("rlkit.launch.environment.gpu_numbers", lambda: ["0"] if gpus else [])
     line = command(Path("mine.yaml"), [], None, 2)
     assert line[2] == module and line[-3:] == ["-m", "rlkit", "mine.yaml"]
 

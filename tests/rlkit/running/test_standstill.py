@@ -1,10 +1,12 @@
 """Several processes of which one hangs: the run ends in time and names it; one that others wait for long is let be."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
@@ -94,7 +96,7 @@ def test_waiting_for_one_that_works_is_no_standstill(launched):
 
 def sign(folder, rank, still_s, *, waits, age=0.0):
     path = folder / f"{rank}.json"
-    standstill._write(path, Sign(rank, f"node{rank}", 100 + rank, still_s, f"a.py:{rank}", waits))
+    path.write_text(json.dumps(asdict(Sign(rank, f"node{rank}", 100 + rank, still_s, f"a.py:{rank}", waits))))
     os.utime(path, (1000 - age, 1000 - age))
     return path
 
