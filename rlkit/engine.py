@@ -18,15 +18,14 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate.utils import reduce
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import get_scheduler
 
-from rlkit.errors import ModelError
 from rlkit.models.generator import POLICY, REFERENCE, Generator
 from rlkit.recipe import Recipe
-from rlkit.running import interrupt, ranks
+from rlkit.running import interrupt, ranks, sharding
 from rlkit.running.folder import RunFolder, write_text
 from rlkit.running.progress import Progress
 from rlkit.running.tracking import Tracker
@@ -85,11 +84,8 @@ def train(
     """Take train.max_steps optimiser steps, from the folder's last whole checkpoint; returns the seconds it took.
 
     `after_step(step)` is called with the steps taken so far, for companions, and then `guard`. A step whose gradient is
-    not finite is left out and counted (`skipped_steps`). Raises ModelError under DeepSpeed or FSDP, and after ten such
-    steps running.
+    not finite is left out and counted (`skipped_steps`). Raises ModelError after ten such steps running.
     """
-    if ranks.sharded():
-        raise ModelError("generators are trained whole on every device; use accelerate_configs/ddp.yaml.")
     settings = recipe.train
     loop = Loop(generator, recipe, memory, guard)
     checkpoint = folder.last_checkpoint()
@@ -133,7 +129,6 @@ class Loop:
     ) -> None:
         settings = recipe.train
         self.generator, self.settings, self.memory, self.guard = generator, settings, memory, guard
-        self.accelerator = Accelerator(cpu=ranks.on_cpu(), mixed_precision="bf16" if settings.bf16 else "no")
         self.parameters = generator.parameters()
         self.optimizer = muon(generator.denoiser, recipe) or _adamw(generator, settings)
         warmup = settings.warmup_steps
@@ -149,15 +144,16 @@ class Loop:
     def take(self, losses: Iterator[tuple[Tensor, Metrics]]) -> None:
         """One optimiser step."""
         parts = self.settings.gradient_accumulation_steps
-        with self.accelerator.autocast():
+        with torch.autocast(self.parameters[0].device.type, torch.bfloat16, enabled=self.settings.bf16):
             for loss, metrics in losses:
-                self.accelerator.backward(loss / parts)
+                (loss / parts).backward()
                 self.note({"loss": loss.item(), **metrics})
-        if ranks.count() > 1:
+        if ranks.count() > 1 and not ranks.sharded():
             for parameter in self.parameters:
                 gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                parameter.grad = self.accelerator.reduce(gradient, "mean")
+                parameter.grad = reduce(gradient, "mean")
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm or math.inf)
+        norm = sharding.whole({"norm": norm})["norm"]
         finite = bool(norm.isfinite())
         if finite:
             self.optimizer.step()
@@ -193,13 +189,14 @@ class Loop:
         path.mkdir(parents=True, exist_ok=True)
         tensors, plain = _rng()
         state: dict[str, Any] = {"rng": plain, "measured": self.measured}
+        for name in _names(self.generator):
+            weights = {key: one.contiguous() for key, one in self.generator.weights(name).items()}
+            if folder.main:
+                save_file(weights, path / f"{name}.safetensors")
+        found: dict[str, Tensor] = {}
+        optimizer = pack(self.optimizer.state_dict(), found, "state")
         if folder.main:
-            for name in _names(self.generator):
-                save_file(
-                    {k: v.contiguous() for k, v in self.generator.weights(name).items()}, path / f"{name}.safetensors"
-                )
-            found: dict[str, Tensor] = {}
-            told = {"step": self.step, "optimizer": pack(self.optimizer.state_dict(), found, "state")}
+            told = {"step": self.step, "optimizer": optimizer}
             told["scheduler"] = pack(self.scheduler.state_dict(), found, "scheduler")
             told["memory"] = self.memory.state_dict() if self.memory is not None else None
             told["guard"] = self.guard.state_dict() if self.guard is not None else None
@@ -221,18 +218,26 @@ class Loop:
         told = json.loads((path / "state.json").read_text(encoding="utf-8"))
         found = load_file(path / "optimizer.safetensors")
         self.step = told["step"]
-        self.optimizer.load_state_dict(unpack(told["optimizer"], found))
+        self.optimizer.load_state_dict(self._shared(unpack(told["optimizer"], found)))
         self.scheduler.load_state_dict(unpack(told["scheduler"], found))
         if self.memory is not None:
             self.memory.load_state_dict(told["memory"])
         if self.guard is not None:
             self.guard.load_state_dict(told["guard"])
         own = path / f"rng-{ranks.number()}.json"
-        if not own.is_file():
-            raise ModelError(f"{path} was written by fewer processes; go on with as many as before.")
-        state = json.loads(own.read_text(encoding="utf-8"))
-        self.measured = state["measured"]
-        _set_rng(load_file(own.with_suffix(".safetensors")), state["rng"])
+        if own.is_file():  # else this process is one more than there were
+            state = json.loads(own.read_text(encoding="utf-8"))
+            self.measured = state["measured"]
+            _set_rng(load_file(own.with_suffix(".safetensors")), state["rng"])
+
+    def _shared(self, state: dict[str, Any]) -> dict[str, Any]:
+        """An optimiser's state with what is of a weight's shape shared out as that weight is."""
+        weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+        for number, kept in state["state"].items():
+            for name, value in kept.items():
+                if isinstance(value, Tensor) and value.shape == weights[number].shape:
+                    kept[name] = sharding.like(value, weights[number].detach())
+        return state
 
 
 def _names(generator: Generator) -> list[str]:
@@ -257,7 +262,7 @@ def _adamw(generator: Generator, settings: Any) -> torch.optim.AdamW:
 def pack(value: Any, tensors: dict[str, Tensor], path: str) -> Any:
     """A nested state as JSON, its tensors moved into `tensors`; keys that are no text survive."""
     if isinstance(value, Tensor):
-        tensors[path] = value.detach().clone().contiguous()
+        tensors[path] = sharding.whole({path: value.detach()})[path].clone().contiguous()
         return {"tensor": path}
     if isinstance(value, dict):
         return {"dict": [[key, pack(one, tensors, f"{path}.{key}")] for key, one in value.items()]}

@@ -43,7 +43,10 @@ class PolicyTrainer(CaptionTrainer):
         number, self.iteration = divmod(self.state.global_step, self.steps_per_row)
         if self.round is None or self.round.number != number:
             self.round = None  # its features go before the next are made
-            self.round = self.rounds.collect(number, chunks, self.compute_loss_context_manager)
+            with self.gathered():  # captions end at different lengths, so processes make different numbers of passes
+                self.round = self._kept_round(number) or self.rounds.collect(
+                    number, chunks, self.compute_loss_context_manager
+                )
             for name, value in self.round.metrics.items():
                 self.note(name, value)
         parts = self.round.parts
@@ -70,12 +73,10 @@ class PolicyTrainer(CaptionTrainer):
                 self.round.tensors(), _kept(Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}")
             )
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        path = _kept(Path(resume_from_checkpoint))
-        if path.is_file():
-            steps = int(path.parent.name.rpartition("-")[2])
-            self.round = self.rounds.restore(steps // self.steps_per_row, load_file(path))
+    def _kept_round(self, number: int) -> Round | None:
+        """The round in whose midst a run that goes on was stopped."""
+        path = _kept(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+        return self.rounds.restore(number, load_file(path)) if self.iteration and path.is_file() else None
 
 
 def _kept(checkpoint: Path) -> Path:

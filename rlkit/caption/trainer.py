@@ -4,7 +4,8 @@ Checked against transformers 5.23. Overrides: the loss, the batches (length-grou
 divides by, and loading a checkpoint (see there).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from rlkit.caption import one_row, rows
 from rlkit.caption.dataset import Examples, LengthGroupedBatches
 from rlkit.models import Captioner
 from rlkit.recipe import Recipe
-from rlkit.running import ranks
+from rlkit.running import ranks, sharding
 from rlkit.running.folder import RunFolder
 from rlkit.running.progress import Progress
 from rlkit.running.tracking import Tracker
@@ -82,6 +83,19 @@ class CaptionTrainer(RecipeTrainer):
         )
         # The batches are shared out already; accelerate would lose the last, smaller ones.
         return prepare_data_loader(loader, self.args.device, num_processes=1, process_index=0, put_on_device=True)
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Inside, weights that processes hold in parts are whole on each, which may then call the model, without
+        gradients, as often as it likes."""
+        if self.is_deepspeed_enabled:
+            from trl.models.utils import unwrap_model_for_generation
+
+            with unwrap_model_for_generation(self.model_wrapped, self.accelerator):
+                yield
+        else:
+            with sharding.gathered(self.model):
+                yield
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor:
         """[clips, chosen tokens] of the whole step, over all ranks."""

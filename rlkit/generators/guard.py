@@ -163,11 +163,13 @@ class Guard:
         if held_out is None or (best is not None and held_out <= best["held_out"]):
             return
         self.state.best = {"step": step, "held_out": held_out}
-        if self.settings.action == "rollback" and self.folder.main:
+        if self.settings.action != "rollback":
+            return
+        weights = {key: one.contiguous() for key, one in self.generator.weights(self.name).items()}
+        if self.folder.main:
             path = best_file(self.folder)
             path.parent.mkdir(parents=True, exist_ok=True)
             aside = path.with_name(f".{path.name}.{os.getpid()}")
-            weights = {key: one.contiguous() for key, one in self.generator.weights(self.name).items()}
             save_file(weights, aside, metadata={"step": str(step)})
             aside.replace(path)
 

@@ -75,6 +75,8 @@ def load(recipe: Recipe, prediction: Literal["flow", "epsilon"] | None, keep: Se
         model.id, lora=model.lora, keep=keep, dtype=model.dtype, revision=model.revision, device=ranks.device()
     )
     require(recipe, generator, prediction)
+    if ranks.sharded():
+        generator.shard()
     return generator
 
 
@@ -119,9 +121,7 @@ def run(
             session.generator, recipe, folder, tracker, progress, trains.losses,
             stage=trains.stage, after_step=trains.after_step, memory=trains, guard=guard,
         )  # fmt: skip
-        if folder.main:
-            pipelines.save(session.generator, folder.final, name)
-        ranks.wait()
+        pipelines.save(session.generator, folder.final, name)
         drawn = _drawn(session, systems, sampled, folder, progress)
         headline = (list(systems)[-2:][0], trained)  # what came just before what was trained
         shown = recipe.generation.gallery_prompts

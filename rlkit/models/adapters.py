@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rlkit.errors import ModelError
 from rlkit.models.generator import ADAPTER, POLICY, Generator
+from rlkit.running import ranks
 
 WEIGHT_NAME = "pytorch_lora_weights.safetensors"
 
@@ -22,9 +23,11 @@ WEIGHT_NAME = "pytorch_lora_weights.safetensors"
 def save_lora(generator: Generator, folder: Path, name: str = POLICY) -> Path:
     """`folder`/pytorch_lora_weights.safetensors, which stock pipe.load_lora_weights(folder) reads.
 
-    `name` is policy, old or ema. Raises ModelError for a generator without LoRA.
+    `name` is policy, old or ema; written by the main process. Raises ModelError for a generator without LoRA.
     """
     weights = lora_weights(generator, name)
+    if not ranks.is_main():
+        return folder / WEIGHT_NAME
     module, config = generator.family.DENOISER, generator.denoiser.peft_config[ADAPTER]
     told = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
     layers = {
@@ -64,14 +67,19 @@ def lora_weights(generator: Generator, name: str = POLICY) -> dict[str, Tensor]:
 def save_pipeline(generator: Generator, folder: Path, name: str = POLICY) -> Path:
     """The whole pipeline as pipe.save_pretrained writes it, with the denoiser of `name`; for full fine-tuning.
 
-    An older pipeline in `folder` is replaced. Raises ModelError when `folder` holds anything else.
+    An older pipeline in `folder` is replaced; the main process writes. Raises ModelError when `folder` holds anything
+    else.
     """
     if generator.trained == "lora":
         raise ModelError("this generator trains a LoRA; save it with save_lora, the pipeline itself is unchanged.")
     if folder.exists() and any(folder.iterdir()) and not (folder / "model_index.json").exists():
         raise ModelError(f"{folder} is not empty and no pipeline; nothing was written. Give an empty or new folder.")
-    policy, module = generator.denoiser, generator.family.DENOISER
-    with generator.using(name) as denoiser, _aside(folder) as aside:
+    whole, policy, module = generator.weights(name), generator.denoiser, generator.family.DENOISER
+    if not ranks.is_main():
+        return folder
+    denoiser = type(policy).from_config(policy.config)
+    denoiser.load_state_dict(whole)
+    with _aside(folder) as aside:
         try:
             generator.pipe.register_modules(**{module: denoiser})
             generator.pipe.save_pretrained(aside, safe_serialization=True)

@@ -14,7 +14,7 @@ fine-tuning each is a frozen copy. One file per family holds what differs, as pl
 import copy
 import importlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -26,6 +26,7 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from rlkit.errors import ModelError
+from rlkit.running import ranks, sharding
 
 if TYPE_CHECKING:
     from rlkit.recipe import Lora
@@ -98,7 +99,12 @@ class Generator:
         return [parameter for parameter in self.denoiser.parameters() if parameter.requires_grad]
 
     def weights(self, name: str = POLICY) -> dict[str, Tensor]:
-        """The trained weights of policy, old or ema under PEFT's (full: the denoiser's) names, sharing its memory."""
+        """The trained weights of policy, old or ema under PEFT's (full: the denoiser's) names. Where they are shared
+        out among processes, all of these call this, and all get them whole; elsewhere they share the model's memory."""
+        return sharding.whole(self._held(name))
+
+    def _held(self, name: str) -> dict[str, Tensor]:
+        """What this process holds of `weights(name)`, sharing its memory."""
         if self.trained == "full":
             if name != POLICY and name not in self.copies:
                 raise ModelError(f"this generator keeps no {name!r}; it was made with keep={self.keep}.")
@@ -112,25 +118,45 @@ class Generator:
     @torch.no_grad()
     def load_weights(self, weights: dict[str, Tensor], name: str = POLICY) -> None:
         """Put back what `weights(name)` gave; raises ModelError when names or shapes differ."""
-        mine = self.weights(name)
+        mine = self._held(name)
         wrong = {key for key in mine.keys() & weights.keys() if mine[key].shape != weights[key].shape}
         wrong |= mine.keys() ^ weights.keys()
         if wrong:
             raise ModelError(f"{len(wrong)} weights of {name!r} do not fit, e.g. {min(wrong)}: another model or rank?")
         for key, tensor in mine.items():
-            tensor.copy_(weights[key])
+            sharding.own(tensor).copy_(sharding.own(sharding.like(weights[key], tensor)))
+        self._moved(name)
 
     @torch.no_grad()
     def follow(self, name: str, decay: float) -> None:
         """name <- decay * name + (1 - decay) * policy; decay 0 copies the policy exactly. The reference never moves."""
         if name == REFERENCE:
             raise ModelError("the reference is what was loaded and never moves; old and ema follow the policy.")
-        policy = self.weights()
-        for key, mine in self.weights(name).items():
+        policy = self._held(POLICY)
+        for key, held in self._held(name).items():
+            mine, now = sharding.own(held), sharding.own(policy[key])
             if mine.is_floating_point():
-                mine.lerp_(policy[key], 1.0 - decay)
+                mine.lerp_(now, 1.0 - decay)
             else:
-                mine.copy_(policy[key])
+                mine.copy_(now)
+        self._moved(name)
+
+    def shard(self) -> None:
+        """Share the denoiser and its copies out among the processes of the run (rlkit/running/sharding.py)."""
+        for network in (self.denoiser, *self.copies.values()):
+            sharding.shard(network)
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Inside, processes may call the generator differently often, without gradients, though its weights are shared
+        out."""
+        with ExitStack() as stack:
+            for network in (self.denoiser, *self.copies.values()):
+                stack.enter_context(sharding.gathered(network))
+            yield
+
+    def _moved(self, name: str) -> None:
+        sharding.forget(self.denoiser if self.trained == "lora" or name == POLICY else self.copies[name])
 
     def predict(
         self,
@@ -253,10 +279,15 @@ def prepare(pipe, *, lora: "Lora | None" = None, keep: Sequence[str] = ()) -> Ge
 
 
 def save(generator: Generator, folder: str | Path, name: str = POLICY) -> None:
-    """Policy, old or ema as diffusers reads it: a LoRA for pipe.load_lora_weights(folder), or a pipeline folder."""
+    """Policy, old or ema as diffusers reads it: a LoRA for pipe.load_lora_weights(folder), or a pipeline folder.
+
+    Called by all processes; the main one writes.
+    """
     from rlkit.models import adapters
 
-    (adapters.save_lora if generator.trained == "lora" else adapters.save_pipeline)(generator, Path(folder), name)
+    writes = adapters.save_lora if generator.trained == "lora" else adapters.save_pipeline
+    writes(generator, Path(folder), name)
+    ranks.wait()
 
 
 def family_module(pipeline_class: str) -> ModuleType:

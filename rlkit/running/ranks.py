@@ -62,7 +62,7 @@ def device() -> torch.device:
 def wait() -> None:
     """Until every process is here."""
     if count() > 1:
-        _state().wait_for_everyone()
+        join().wait_for_everyone()
 
 
 @contextlib.contextmanager
@@ -81,7 +81,7 @@ def gathered(value: Result) -> list[Result]:
         return [value]
     import torch
 
-    _state()
+    join()
     if not on_cpu():
         torch.cuda.set_device(device())  # NCCL sends objects through the current device
     values: list[Any] = [None] * count()
@@ -104,7 +104,7 @@ def spread(function: Callable[[list[Item]], Sequence[Result]], items: Sequence[I
     return [parts[at % count()][at // count()] for at in range(len(items))]
 
 
-def _state():
+def join():
     """accelerate's state, with its process group joined; gloo where there is no GPU, which accelerate alone would not
     start under torchrun."""
     from datetime import timedelta

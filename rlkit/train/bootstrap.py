@@ -76,7 +76,7 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
                 found.setdefault(name, []).append(system)
                 lines += [row for one in system.rounds for row in lineage(start, name, one, folder.path)]
             starts[str(seed)] = {"judge_auc": start.auc, "copy_distance": start.near, "set_aside": start.set_aside}
-            if seed == seeds[0] and folder.main:
+            if seed == seeds[0]:
                 pipelines.save(start.session.generator, folder.final, POLICY)  # ours is used last
         results = summary(found, seeds) | {"starts": starts}
         if folder.main:

@@ -11,6 +11,7 @@ Deviation: Flow-GRPO's code renews the reference every 40 rounds.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -58,13 +59,17 @@ class OnlineDpo(Online):
         found = self.pairs(drawn)
         everyone = sum(ranks.gathered(len(found.best))) / (self.parts * ranks.count())
         told = drawn.metrics | {"pairs/made": float(len(found.best))} if iteration == 0 else {}
-        for part in range(max(1, -(-len(found.best) // self.at_once))):
+        parts = -(-len(found.best) // self.at_once)
+        # weights that are shared out want as many passes of every process
+        for part in range(max(1, max(ranks.gathered(parts)) if ranks.sharded() else parts)):
             rows = slice(part * self.at_once, (part + 1) * self.at_once)
-            if not len(found.best):  # nothing differs: a step that moves nothing
-                yield sum(one.sum() for one in self.generator.parameters()) * 0.0, told
-                return
-            loss, metrics = self.loss(drawn, found, step, part, rows)
-            yield loss / everyone, metrics | (told if part == 0 else {})
+            if part < parts:
+                loss, metrics = self.loss(drawn, found, step, part, rows)
+                yield loss / everyone, metrics | (told if part == 0 else {})
+            else:  # nothing differs: a picture beside itself, which moves nothing
+                first = torch.zeros(1, dtype=torch.long)
+                loss, _ = self.loss(drawn, replace(found, best=first, worst=first), step, part, slice(1))
+                yield loss * 0.0, told if part == 0 else {}
 
     def loss(
         self, drawn: Round, found: advantages.Extremes, step: int, part: int, rows: slice

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -134,10 +133,3 @@ def test_seeds_differ_by_every_part_and_fit_torch():
     seeds = {engine.seed_of(0, "nft", step, part) for step in range(20) for part in range(5)}
     assert len(seeds) == 100 and all(0 <= one < 2**63 for one in seeds)
     assert engine.seed_of(0, 1) != engine.seed_of(1, 0)
-
-
-def test_sharded_launches_are_refused(monkeypatch):
-    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    nothing = SimpleNamespace()
-    with pytest.raises(ModelError, match="ddp"):
-        engine.train(nothing, Recipe(algorithm="nft"), nothing, nothing, nothing, nothing, stage="")

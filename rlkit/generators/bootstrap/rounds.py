@@ -177,9 +177,10 @@ class Loop:
                 generator, self.start.recipe, folder, self.tracker.part(title, folder), self.progress, mixture.losses,
                 stage=f"{title}: training", memory=mixture,
             )  # fmt: skip
+            weights = {key: one.contiguous() for key, one in generator.weights().items()}
             if folder.main:
                 aside = path / f".{WEIGHTS}"
-                save_file({key: one.contiguous() for key, one in generator.weights().items()}, aside)
+                save_file(weights, aside)
                 aside.replace(path / WEIGHTS)
                 sha256 = hashlib.sha256((path / WEIGHTS).read_bytes()).hexdigest()
                 told = {"sha256": sha256, "forward_passes": mixture.forward_passes, "seconds": round(seconds, 1)}

@@ -125,27 +125,25 @@ def samples(
     """
     size = session.recipe.bootstrap.rows_per_shard
     shards = -(-len(prompts) // size)
-    for number in range(ranks.number(), shards, ranks.count()):
-        path, rows = folder / ledger.SHARD_NAME.format(number), slice(number * size, (number + 1) * size)
-        texts = list(prompts[rows])
-        if not path.is_file():
-            rolled = draw(
-                session.generator, session.recipe, session.embeddings, [trigger + one for one in texts], seeds[rows],
-                name=name,
-            )  # fmt: skip
-            pictures = session.generator.pictures(rolled.latents)
-            scores = rewards(texts, pictures).tolist() if rewards is not None else [[]] * len(texts)
-            found = [
-                {
-                    "number": number * size + at,
-                    "prompt": texts[at],
-                    "seed": seeds[rows][at],
-                    "png": encode(pictures[at]),
-                    "scores": [None if np.isnan(value) else value for value in scores[at]],
-                }
-                for at in range(len(texts))
-            ]
-            ledger.write_table(path, found, ledger.SAMPLES)
-        advance(len(texts))
+    with session.generator.gathered():  # one process may have more to draw than another
+        for number in range(ranks.number(), shards, ranks.count()):
+            path, rows = folder / ledger.SHARD_NAME.format(number), slice(number * size, (number + 1) * size)
+            if not path.is_file():
+                given = [trigger + one for one in prompts[rows]]
+                rolled = draw(session.generator, session.recipe, session.embeddings, given, seeds[rows], name=name)
+                pictures = session.generator.pictures(rolled.latents)
+                scores = rewards(prompts[rows], pictures).tolist() if rewards is not None else [[]] * len(pictures)
+                found = [
+                    {
+                        "number": at,
+                        "prompt": prompts[at],
+                        "seed": seeds[at],
+                        "png": encode(picture),
+                        "scores": [None if np.isnan(value) else value for value in told],
+                    }
+                    for at, (picture, told) in enumerate(zip(pictures, scores, strict=True), number * size)
+                ]
+                ledger.write_table(path, found, ledger.SAMPLES)
+            advance(len(prompts[rows]))
     ranks.wait()
     return ledger.read_samples(folder, shards)

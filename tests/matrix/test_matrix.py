@@ -1,0 +1,161 @@
+"""Algorithm x configuration: every cell launches a recipe with two real processes and our own accelerate config.
+
+A cell asserts what ran (processes, engine, ZeRO stage, how much of weights and optimiser a process holds) and that the
+trained weights are those of DDP within fp32 noise. `make test` runs some cells, so that each algorithm and each
+configuration is among them; `make matrix` all (MATRIX=all), and prints the table.
+"""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rlkit.plugins import ROOT
+from tests.torture import jobs
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+CONFIGS = ("ddp", "zero2", "zero3", "fsdp2", "multi_node")
+ALGORITHMS = ("dpo", "grpo", "reward", "diffusion_dpo", "nft", "bootstrap", "pairs")
+GENERATORS = ("diffusion_dpo", "nft", "bootstrap")
+IN_TESTS = {
+    ("dpo", "zero3"),
+    ("grpo", "fsdp2"),
+    ("reward", "zero2"),
+    ("diffusion_dpo", "zero2"),
+    ("nft", "fsdp2"),
+    ("bootstrap", "zero3"),
+    ("pairs", "multi_node"),
+}
+CELLS = [
+    (algorithm, config)
+    for algorithm in ALGORITHMS
+    for config in CONFIGS
+    if os.environ.get("MATRIX") == "all" or (algorithm, config) in IN_TESTS
+]
+SHORT = {
+    "dpo": ["train.max_steps=6"],
+    "grpo": ["train.max_steps=6", "sampling.gate=off"],
+    "reward": ["train.max_steps=6"],
+}
+SHORT |= {"diffusion_dpo": ["train.max_steps=8"], "nft": ["train.max_steps=8"]}
+NOISE = 1e-4
+"""Distance of the weights from DDP's over the distance that training moved DDP's: sums in another order."""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with what recipes start from, and the recipes."""
+    place = tmp_path_factory.mktemp("matrix")
+    (place / "start").mkdir()
+    jobs.prepare(place / "start")
+    for name in ALGORITHMS:
+        (place / f"{name}.yaml").write_text(jobs.RECIPES[name].replace(jobs.START, str(place / "start")))
+    return place
+
+
+def launch(place: Path, algorithm: str, config: str, out: str, *overrides: str) -> list[dict]:
+    """Run a recipe with two processes under a config; what each of them wrote down."""
+    ran = place / f"ran-{out}"
+    shutil.rmtree(ran, ignore_errors=True)
+    ran.mkdir()
+    environment = jobs.environment() | {"RAN": str(ran), "DS_ACCELERATOR": "cpu"}
+    if config in ("zero2", "zero3", "fsdp2"):
+        environment.pop("ACCELERATE_USE_CPU")
+    start = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--num_processes", "2"]
+    start += ["--config_file", str(ROOT / f"accelerate_configs/{config}.yaml"), "--main_process_port", str(free_port())]
+    tail = ["-m", "tests.matrix.on_cpu", f"{algorithm}.yaml", f"out={out}", *SHORT.get(algorithm, []), *overrides]
+    machines = [["--machine_rank", str(rank)] for rank in (0, 1)] if config == "multi_node" else [[]]
+    logs = [(ran / f"log-{at}.txt").open("w") for at in range(len(machines))]
+    started = [
+        subprocess.Popen([*start, *machine, *tail], cwd=place, env=environment, stdout=log, stderr=log)
+        for machine, log in zip(machines, logs, strict=True)
+    ]
+    codes = [one.wait(600) for one in started]
+    said = "\n".join((ran / f"log-{at}.txt").read_text()[-3000:] for at in range(len(machines)))
+    assert codes == [0] * len(machines), said
+    return [json.loads(path.read_text()) for path in sorted(ran.glob("ran-*.json"))]
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("", 0))
+        return one.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def ddp(place):
+    """Algorithm -> what its DDP run wrote down; made once, in <algorithm>-ddp."""
+    made = {}
+
+    def of(algorithm: str) -> list[dict]:
+        if algorithm not in made:
+            made[algorithm] = launch(place, algorithm, "ddp", f"{algorithm}-ddp")
+        return made[algorithm]
+
+    return of
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of final/, by file and name."""
+    paths = sorted((folder / "final").rglob("*.safetensors"))
+    assert paths
+    return {f"{path.name}/{name}": one.float() for path in paths for name, one in load_file(path).items()}
+
+
+def apart(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> float:
+    assert one.keys() == two.keys()
+    return sum(float((one[name] - two[name]).square().sum()) for name in one) ** 0.5
+
+
+@pytest.mark.parametrize(("algorithm", "config"), CELLS)
+def test_cell(place, ddp, algorithm, config):
+    out, whole = f"{algorithm}-{config}", place / f"{algorithm}-ddp"
+    ran = ddp(algorithm)
+    if config != "ddp":
+        ran = launch(place, algorithm, config, out)
+    if algorithm == "pairs":
+        names = [path.relative_to(whole) for path in sorted(whole.rglob("*.parquet"))]
+        assert len(names) > 4
+        for name in names:
+            assert (place / out / name).read_bytes() == (whole / name).read_bytes()
+        return
+    assert [one["processes"] for one in ran] == [2, 2]
+    for one in ran:
+        check(one, algorithm, config)
+    moved = way(place, algorithm, weights(whole))
+    distance = apart(weights(place / out), weights(whole))
+    print(f"| {algorithm} | {config} | {ran[0]['engine']} {ran[0]['zero'] or ''} | {distance / moved:.1e} |")
+    assert moved > 1e-3
+    assert distance < NOISE * moved
+
+
+def way(place: Path, algorithm: str, trained: dict[str, torch.Tensor]) -> float:
+    """How far training moved the weights; an adapter starts with an up matrix of zeros."""
+    if algorithm in GENERATORS:
+        start = {name: one * (".lora_B." not in name) for name, one in trained.items()}
+    else:
+        base = load_file(place / "start/base/model.safetensors")
+        start = {name: base[name.partition("/")[2]].float() for name in trained if name.partition("/")[2] in base}
+    return apart(start, {name: trained[name] for name in start})
+
+
+def check(ran: dict, algorithm: str, config: str) -> None:
+    """What a process wrote down is what the configuration promises."""
+    half = pytest.approx(0.5, abs=0.02)
+    held, moved = ran["held"] / ran["whole"], ran["moved"] / ran["whole"]
+    if config in ("ddp", "multi_node"):
+        assert ran["engine"] in ("MULTI_CPU", "DDP") and held == moved == 1
+    elif algorithm in GENERATORS or config == "fsdp2":
+        assert ran["engine"] == "FSDP" and held == half and moved == half
+    else:
+        assert (ran["engine"], ran["zero"]) == ("DEEPSPEED", int(config[-1]))
+        assert held == (1 if config == "zero2" else half)
+        assert moved == half
