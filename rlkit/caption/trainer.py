@@ -1,9 +1,11 @@
 """One trainer for captioners: transformers' own loop around a loss on the log-probs of one-row batches.
 
 Checked against transformers 5.23. Overrides: the loss, the batches (length-grouped), the count that accumulation
-divides by, and loading a checkpoint (see there).
+divides by, and loading a checkpoint (see there). A checkpoint holds the optimiser's moments as the engine of its launch
+keeps them; another engine goes on with its weights and schedule.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,9 +14,11 @@ from typing import Any
 
 import torch
 from accelerate.data_loader import prepare_data_loader
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader
 from transformers import PreTrainedModel, TrainerCallback
+from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
 from rlkit import models
 from rlkit.caption import one_row, rows
@@ -34,6 +38,8 @@ from rlkit.running.training import (
     training_arguments,
 )
 
+ENGINE = "engine.json"
+"""Beside a checkpoint's optimiser: who can read it."""
 Loss = Callable[["CaptionTrainer", nn.Module, dict[str, Tensor], Tensor], tuple[Tensor, Mapping[str, Tensor]]]
 """(trainer, model, batch, counts) -> loss of each clip [B] and metrics; counts = [clips, chosen tokens] of the step."""
 
@@ -122,12 +128,51 @@ class CaptionTrainer(RecipeTrainer):
         the module names (`model.visual.blocks...`) without being strict: it resumes from fresh weights and only warns.
         """
         model = self.model if model is None else model
-        whole = isinstance(model, PreTrainedModel) and not (self.is_deepspeed_enabled or self.is_fsdp_enabled)
-        if not whole:
+        if isinstance(model, PreTrainedModel) and not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
+            _load_whole(model, Path(resume_from_checkpoint))
+        else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
-            return
-        stored = type(model).from_pretrained(resume_from_checkpoint, dtype=model.dtype)
-        model.load_state_dict(stored.state_dict(), strict=True)
+
+    def writer(self) -> dict[str, Any]:
+        """Who reads the optimiser's state that this launch writes: DeepSpeed by stage and processes, FSDP, others."""
+        if self.is_deepspeed_enabled:
+            stage = self.accelerator.state.deepspeed_plugin.zero_stage
+            return {"engine": f"ZeRO-{stage}", "processes": self.args.world_size}
+        return {"engine": "FSDP" if self.is_fsdp_enabled else "DDP"}
+
+    def reads(self, checkpoint: Path) -> bool:
+        """Whether the optimiser's state in a checkpoint is of this launch's kind."""
+        path = checkpoint / ENGINE
+        return not path.is_file() or json.loads(path.read_text(encoding="utf-8")) == self.writer()
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.args.should_save:
+            (Path(output_dir) / ENGINE).write_text(json.dumps(self.writer()), encoding="utf-8")
+
+    def _prepare_for_training(self, max_steps, train_dataloader, resume_from_checkpoint):
+        """As the parent's; of a checkpoint that another engine wrote, the weights and the schedule alone."""
+        checkpoint = None if resume_from_checkpoint is None else Path(resume_from_checkpoint)
+        if checkpoint is None or self.reads(checkpoint):
+            return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        unset_hf_deepspeed_config()  # else transformers would share the weights out while it reads them (ZeRO-3)
+        _load_whole(self.model, checkpoint)
+        if self.is_deepspeed_enabled:
+            set_hf_deepspeed_config(self.accelerator.state.deepspeed_plugin.hf_ds_config)
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
+        self.lr_scheduler.load_state_dict(torch.load(checkpoint / "scheduler.pt", weights_only=True))
+        return prepared
+
+
+def _load_whole(model: nn.Module, checkpoint: Path) -> None:
+    """Put a checkpoint's weights into a model that no engine has shared out yet."""
+    if not isinstance(model, PreTrainedModel):
+        from peft import set_peft_model_state_dict
+
+        set_peft_model_state_dict(model, load_file(checkpoint / "adapter_model.safetensors"))
+        return
+    stored = type(model).from_pretrained(checkpoint, dtype=model.dtype)
+    model.load_state_dict(stored.state_dict(), strict=True)
 
 
 class Collator:
@@ -165,6 +210,12 @@ def train(
         callbacks=[MarkCheckpoints(folder), StopWhenAsked(), *(callbacks or [])],
         optimizers=(optimizer(captioner.model, recipe), None),
     )
+    checkpoint = folder.last_checkpoint()
+    if checkpoint is not None and not trainer.reads(checkpoint):
+        progress.note(
+            f"{checkpoint.name} was written under another configuration: its weights and schedule go on, the "
+            "optimiser's moments start anew"
+        )
     seconds = fit(trainer, recipe, len(examples) * trainer.steps_per_row, folder, tracker, progress, stage=stage)
     if ranks.sharded():
         _save_gathered(trainer, folder)
@@ -187,8 +238,6 @@ def _save_gathered(trainer: CaptionTrainer, folder: RunFolder) -> None:
 
 def _whole(recipe: Recipe, folder: RunFolder) -> nn.Module:
     """The trained model from the folder's final/, whole on this process, an adapter merged."""
-    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
-
     unset_hf_deepspeed_config()  # else transformers would share the weights out while it reads them (ZeRO-3)
     return models.load(replace(recipe.model, id=str(folder.final), init=None, lora=None, vision="full")).model
 

@@ -7,6 +7,7 @@ backward pass, by code that asks the network, its parameters and the optimiser, 
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from accelerate.utils import DistributedType
 from torch.distributed.tensor import DTensor
 
 from rlkit import engine
+from rlkit.running.folder import RunFolder
 
 
 def take_processes_for_gpus() -> None:
@@ -84,10 +86,24 @@ def watch() -> None:
     Accelerator.backward, engine.Loop.take = of_captioner, of_generator
 
 
+def kill_after_checkpoint(step: int) -> None:
+    """Let the main process die as soon as the checkpoint of this step is whole."""
+    mark = RunFolder.checkpoint_complete
+
+    def marked(self, at: int) -> None:
+        mark(self, at)
+        if at == step and self.main:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    RunFolder.checkpoint_complete = marked
+
+
 if __name__ == "__main__":
     if any(os.environ.get(f"ACCELERATE_USE_{name}") == "true" for name in ("DEEPSPEED", "FSDP")):
         take_processes_for_gpus()
     watch()
+    if "KILL_AT" in os.environ:
+        kill_after_checkpoint(int(os.environ["KILL_AT"]))
     from rlkit.run import main
 
     main(sys.argv[1], sys.argv[2:])
