@@ -5,8 +5,10 @@ a file that appears whole. Ray is optional: pip install 'rlkit[ray]'. A local cl
 RAY_ADDRESS names; it has `rlkit` installed on every machine.
 """
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 from data_synth.errors import DataError
@@ -31,7 +33,10 @@ def results(
     if not ray.is_initialized():
         ray.init(log_to_driver=False, include_dashboard=False)
 
+    here = Path.cwd()
+
     def called(one: Input) -> Result:
+        os.chdir(here)  # paths are those of the process that started it all
         return function(one)
 
     # as options, Ray keeps a process that holds a GPU for the next task; given to ray.remote it would end it
@@ -57,7 +62,7 @@ def _next(under_way: deque):
     try:
         return one, ray.get(result)
     except ray.exceptions.RayTaskError as error:
-        raise error.cause from None
+        raise error.cause or error from None
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError) as error:
         said = str(error).strip().splitlines()[0]
         raise DataError(f"the process of a task on Ray died {RETRIES + 1} times ({said}).") from None

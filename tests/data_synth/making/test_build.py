@@ -204,18 +204,6 @@ def test_a_large_set_is_audited_on_a_sample_that_does_not_depend_on_order(built,
     assert len(first) == 25 and first == second
 
 
-def test_ray_gives_the_same_bytes(built, tmp_path):
-    ray = pytest.importorskip("ray", reason="the optional package ray is not installed")
-    pytest.importorskip("ray.data")
-    source, out, _ = built
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    try:
-        make(source, tmp_path / "out", engine="ray")
-    finally:
-        ray.shutdown()
-    assert contents(tmp_path / "out") == contents(out)
-
-
 def test_what_blind_probes_see_of_a_local_change_is_what_they_see_of_the_whole():
     """The n-gram contrast of the words around a change equals that of the whole texts: all else cancels."""
     pairs = [
