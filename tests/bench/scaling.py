@@ -38,17 +38,24 @@ negatives: [order_swap, truncated, verbose, attribute_swap, count_change, direct
 num_negatives: 4
 pairs: {parser: rules, rows_per_shard: 500, workers: 0}
 """
+CLIPS = """\
+data: {num_clips: 64, num_frames: null, fps: 4, frame_size: 28}
+evaluate: {num_clips: 2, max_new_tokens: 4, probe_clips: 2, controls: []}
+"""
+BASE = f"""\
+algorithm: sft
+model: {{init: qwen2_5_vl, tower: world, vision: frozen}}
+train: {{max_steps: 1, save_steps: 0}}
+{CLIPS}"""
 DPO = f"""\
 algorithm: dpo
-model: {{init: qwen2_5_vl, tower: world, vision: frozen}}
-data: {{num_clips: 64, num_frames: null, fps: 4, frame_size: 28}}
+model: {{id: base/final, vision: frozen}}
 negatives: [order_swap, verbose, event_replace]
 num_negatives: 4
 loss: {{types: {{softmax: 1.0, sft: 1.0}}, beta: 0.5}}
 train: {{learning_rate: 3.0e-4, max_steps: {STEPS}, logging_steps: 10, save_steps: 0}}
 guards: {{every: 0}}
-evaluate: {{num_clips: 2, max_new_tokens: 4, probe_clips: 2, controls: []}}
-"""
+{CLIPS}"""
 
 
 @dataclass(frozen=True)
@@ -107,22 +114,30 @@ def prepare(folder: Path, cases: list[str]) -> None:
             small = Image.fromarray(draw.integers(0, 256, (16, 16, 3), dtype=np.uint8))
             small.resize((160, 160)).save(folder / "pictures" / f"{number:05}.jpg")
     if "dpo" in cases:
+        (folder / "base.yaml").write_text(BASE)
         (folder / "dpo.yaml").write_text(DPO)
+        command(folder, 1, ["run", "base.yaml", "out=base"])
+
+
+def command(folder: Path, processes: int, words: list[str]) -> str:
+    """A command of rlkit with so many processes; what it printed."""
+    launcher = [sys.executable] if processes == 1 else TORCHRUN
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    full = [*launcher, str(Path(__file__).resolve()), "--held", *words]
+    done = subprocess.run(full, cwd=folder, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stdout + done.stderr)
+    return done.stdout
 
 
 def run(folder: Path, case: Case, out: str, processes: int) -> dict[str, float]:
     """One run; its numbers and the wall time of the whole command."""
-    words = [out if word == "OUT" else word.replace("OUT", out) for word in case.words(processes)]
-    launcher = [sys.executable] if processes == 1 else TORCHRUN
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    words = [word.replace("OUT", out) for word in case.words(processes)]
     began = time.perf_counter()
-    command = [*launcher, str(Path(__file__).resolve()), "--held", *words]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    told = command(folder, processes, words)
     wall = time.perf_counter() - began
-    if done.returncode:
-        sys.exit(done.stdout + done.stderr)
-    return case.measured(folder / out, done.stdout) | {"wall_s": wall}
+    return case.measured(folder / out, told) | {"wall_s": wall}
 
 
 def held(words: list[str]) -> None:
