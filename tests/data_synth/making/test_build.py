@@ -85,10 +85,15 @@ def test_four_workers_give_the_bytes_of_one(built, tmp_path):
     assert contents(tmp_path / "out") == contents(out)
 
 
-def test_ranks_share_the_shards_and_give_the_bytes_of_one(built, tmp_path):
+def test_ranks_share_shards_and_fits_and_give_the_bytes_of_one(built, tmp_path, monkeypatch):
     source, out, _ = built
     (tmp_path / "out").mkdir()
-    done = {}
+    done, fit, fitted_by = {}, build_module.fit_operator, {}
+    monkeypatch.setattr(
+        build_module,
+        "fit_operator",
+        lambda *given: (fitted_by.update({given[2]: threading.current_thread()}), fit(*given)),
+    )
     ranks = [
         threading.Thread(target=lambda r=r: done.update({r: make(source, tmp_path / "out", rank=r, world=3)}))
         for r in (2, 1, 0)
@@ -99,6 +104,8 @@ def test_ranks_share_the_shards_and_give_the_bytes_of_one(built, tmp_path):
         rank.join(120)
     assert contents(tmp_path / "out") == contents(out)
     assert done[0].pairs == built[2].pairs and done[1] is None and done[2] is None
+    assert len(fitted_by) == len(set(fitted_by.values())) == 3  # of the five, two change the length by design
+    assert list(done[0].seconds) == ["take_in", "make", "fit", "finish"] and min(done[0].seconds.values()) >= 0
 
 
 @pytest.mark.parametrize("dies_in", ["make_shard", "finish_shard"])
