@@ -69,51 +69,53 @@ def build(
     workers: int = 1,
     engine: str = "local",
     progress: Progress = lambda stage, done, total: None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Built | None:
     """Make or bring up to date the pairs of `out`; returns what was done on rank 0, None on the others.
 
     rows: called once, on rank 0, for all captions. source: a fingerprint of where they come from; with the same source
     and options, finished stages are taken over. world ranks share the folder; each uses `workers` processes, or Ray.
+    clock: seconds of the stages are by it.
     """
-    work, clock = out / ".work", _Clock()
+    work, stages = out / ".work", _Stages(clock)
     wanted = {"source": source, "options": options.fingerprint(), "making": json.loads(json.dumps(options.making()))}
     if rank == 0:
         plan = _plan(rows, out, work, options, wanted)
     else:
         wait_for(work / "plan.json", lambda path: _same(json.loads(path.read_text()), wanted))
         plan = json.loads((work / "plan.json").read_text())
-    clock.passed("take_in")
+    stages.passed("take_in")
     run = _ray if engine == "ray" else _pool
     share = partial(run, work=work, options=options, workers=workers, progress=progress)
     shards, fits = range(plan["shards"]), [k for k, _ in _fitted_operators(options)]
     share(make_shard, _left(shards, rank, world, partial(_made, work)), stage="make")
     _wait_for_all(_made(work, k) for k in shards)
-    clock.passed("make")
+    stages.passed("make")
     share(fit_operator, _left(fits, rank, world, partial(_fits, work)), stage="fit")
     if rank == 0:
         _wait_for_all(_fits(work, k) for k in fits)
         _split(work, plan["shards"], options)
     wait_for(work / "fitted.json")
-    clock.passed("fit")
+    stages.passed("fit")
     share(finish_shard, _left(shards, rank, world, partial(_done, work)), stage="finish")
     if rank != 0:
         return None
     _wait_for_all(_done(work, k) for k in shards)
     built = _close(out, work, plan)
-    clock.passed("finish")
-    built.seconds = clock.seconds
+    stages.passed("finish")
+    built.seconds = stages.seconds
     return built
 
 
-class _Clock:
-    """Seconds since the stage before."""
+class _Stages:
+    """Seconds that each stage took."""
 
-    def __init__(self) -> None:
-        self.last, self.seconds = time.monotonic(), {}
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock, self.last, self.seconds = clock, clock(), {}
 
     def passed(self, stage: str) -> None:
-        now = time.monotonic()
-        self.seconds[stage], self.last = round(now - self.last, 2), now
+        now = self.clock()
+        self.seconds[stage], self.last = round(now - self.last, 3), now
 
 
 def _left(numbers: Sequence[int], rank: int, world: int, path: Callable[[int], Path]) -> list[int]:

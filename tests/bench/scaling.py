@@ -30,7 +30,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 ROWS = "train.per_device_train_batch_size"
-CAPTIONS, PICTURES, STEPS, BATCH = 5000, 900, 24, 16
+CAPTIONS, PICTURES, STEPS, BATCH = 4000, 900, 24, 16
 PAIRS = """\
 algorithm: pairs
 data: {captions: captions.jsonl}
