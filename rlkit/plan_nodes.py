@@ -22,6 +22,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from data_synth.errors import DataError
 from rlkit.errors import PlanError
 from rlkit.recipe import Recipe
 
@@ -135,60 +136,76 @@ class Measured:
     work_bytes: float
     """Of what stays beside the pairs, so that changed captions are brought up to date."""
     held_bytes: float
-    """Of memory while its shard is worked on."""
+    """By which the memory for a shard grows with it."""
     process_bytes: float
-    """Of memory of a process before its first shard."""
+    """Of memory of a process whose shards are small."""
 
 
 def measure(recipe: Recipe) -> Measured:
-    """Make pairs of the recipe's first captions in a process of its own, the best of two builds."""
+    """Make pairs of the recipe's first captions in a process of its own, the best of two builds. Raises PlanError where
+    there are none."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_measured, recipe).result()
-
-
-def _first(source: str | None, clips: str | None, out: Path):
-    from data_synth.sources import read_captions
-
-    return islice(read_captions(source, clips, media_folder=out), SAMPLED)
+        try:
+            return pool.submit(_measured, recipe).result()
+        except DataError as error:
+            raise PlanError(str(error)) from None
 
 
 def _measured(recipe: Recipe) -> Measured:
     import psutil
 
     from data_synth.making import build, report
+    from data_synth.sources import read_captions
     from rlkit.train.pairs import options_of
 
     source, clips, stay = recipe.data.captions, recipe.data.folder, ("rows", "made", "bands", "splits", "rejected")
-    options = replace(options_of(recipe), rows_per_shard=SAMPLED)
-    process = psutil.Process().memory_info().rss
-    runs = []
+
+    def built(out: Path, options: Any) -> Any:
+        out.mkdir()
+        first = partial(islice, read_captions(source, clips, media_folder=out), SAMPLED)
+        return build(first, out, options, clock=time.process_time)  # what else runs here should not count
+
+    options, runs = replace(options_of(recipe), rows_per_shard=SAMPLED), []
     with tempfile.TemporaryDirectory() as name:
-        for number in range(3):
+        for number in range(2):
             out = Path(name) / str(number)
-            out.mkdir()
-            if number == 2:  # memory is traced in a run of its own, which takes longer
-                tracemalloc.start()
-            rows = partial(_first, source, clips, out)
-            built = build(rows, out, options, clock=time.process_time)  # what else runs here should not count
+            found = built(out, options)
+            if found.shards == 0:
+                raise PlanError(f"{source or clips}: has no caption to measure with.")
             began = time.process_time()
             report.audited(out)
-            runs.append(built.seconds | {"scan": time.process_time() - began})
-        held = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        if built.rows == 0:
-            raise PlanError(f"{source or clips}: has no caption to measure with.")
-        files = (path for name in stay for path in (out / ".work" / name).rglob("*"))
+            runs.append(found.seconds | {"scan": time.process_time() - began})
+        files = (path for part in stay for path in (out / ".work" / part).rglob("*"))
         work = sum(path.stat().st_size for path in files if path.is_file())
         pairs = sum(path.stat().st_size for path in out.rglob("pairs-*.parquet"))
-    each = {stage: min(run[stage] for run in runs[:2]) / built.rows for stage in runs[0]}
+        process = psutil.Process().memory_info().rss
+        parts = replace(options, rows_per_shard=-(-3 * found.rows // 4))  # two shards of unlike sizes
+        held = _held(Path(name) / "parts" / ".work", parts, built(Path(name) / "parts", parts))
+    each = {stage: min(run[stage] for run in runs) / found.rows for stage in runs[0]}
     return Measured(
-        captions=built.rows,
+        captions=found.rows,
         **{f"{stage}_s": each[stage] for stage in ("take_in", "make", "finish", "scan")},
-        shard_bytes=pairs / built.rows,
-        work_bytes=work / built.rows,
-        held_bytes=held / built.rows,
+        shard_bytes=pairs / found.rows,
+        work_bytes=work / found.rows,
+        held_bytes=held,
         process_bytes=float(process),
     )
+
+
+def _held(work: Path, options: Any, built: Any) -> float:
+    """Bytes by which the memory for a shard grows with each of its captions."""
+    from data_synth.making.build import finish_shard, make_shard
+
+    first, peaks = min(options.rows_per_shard, built.rows), []
+    for shard in range(built.shards):
+        tracemalloc.start()
+        make_shard(work, options, shard)
+        finish_shard(work, options, shard)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    if len(peaks) < 2:
+        return peaks[0] / first
+    return max(0.0, (peaks[0] - peaks[1]) / max(1, 2 * first - built.rows))
 
 
 def count_captions(recipe: Recipe) -> int:

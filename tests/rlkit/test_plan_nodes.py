@@ -139,6 +139,14 @@ def test_the_plan_of_pairs_is_measured_on_their_own_captions(tmp_path, monkeypat
     assert code == 2 and said.err.strip() == "--nodes is 0; expected at least 1."
 
 
+def test_captions_that_cannot_be_used_end_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.jsonl").write_text('{"id": "a", "caption": ""}\n')
+    (tmp_path / "p.yaml").write_text("algorithm: pairs\ndata: {captions: c.jsonl}\nnegatives: [order_swap]\n")
+    code, said = run(capsys, "p.yaml")
+    assert (code, said.err.strip()) == (2, "c.jsonl: has no caption to measure with.")
+
+
 def test_a_training_on_nodes_has_a_global_batch_of_all_devices(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "algo.py").write_text("def run(recipe, folder): ...\n")
