@@ -8,7 +8,7 @@ export TOKENIZERS_PARALLELISM ?= false
 # python is started many times, and compiling torch and transformers anew takes it half a minute
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test lint bench torture clean
+.PHONY: demo test lint bench torture matrix clean
 
 demo: $(VENV)/.installed
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
@@ -37,6 +37,9 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 torture: $(VENV)/.installed-test
 	$(BIN)/python -u -m tests.torture.torture --kills 100
+
+matrix: $(VENV)/.installed-test
+	MATRIX=all OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/matrix -s
 
 clean:
 	rm -rf runs build *.egg-info

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ class CaptionRow:
     @property
     def content_id(self) -> str:
         """Depends on all that pairs are made from; a record's parent_id, so that an edited row is noticed."""
-        said = {name: value for name, value in asdict(self).items() if name not in ("id", "where")}
+        said = {name: value for name, value in vars(self).items() if name not in ("id", "where")}
         return content_id(said)
 
     @property

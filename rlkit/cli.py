@@ -173,12 +173,20 @@ def repair(path: Path) -> None:
 
 def plan(argv: list[str]) -> int:
     """Do the arithmetic of a run without running it."""
-    parser = _parser("plan", "rlkit plan recipes/dpo_caption.yaml --devices 8 --memory-gib 80")
+    parser = _parser(
+        "plan",
+        "rlkit plan recipes/dpo_caption.yaml --devices 8 --memory-gib 80\n"
+        "         rlkit plan recipes/pairs_caption.yaml data.captions=some.jsonl --rows 1e9 --nodes 128 --cores 64",
+    )
     parser.add_argument("recipe", type=Path)
     parser.add_argument("overrides", nargs="*", metavar="key=value")
-    parser.add_argument("--devices", type=int, help="processes, one per GPU (default: the GPUs here, at least 1)")
+    parser.add_argument("--devices", type=int, help="processes per machine, one per GPU (default: the GPUs here)")
     parser.add_argument("--memory-gib", type=float, help="memory per device (default: that of the device here)")
     parser.add_argument("--rows-per-step", type=int, help="rows per optimiser step the run must have, in total")
+    parser.add_argument("--rows", help="captions or clips, instead of those of the recipe; 1e9 may be written")
+    parser.add_argument("--nodes", type=int, help="machines; also says what their deaths cost")
+    parser.add_argument("--cores", type=int, help="of each machine, for data jobs (default: those here)")
+    parser.add_argument("--node-days", type=float, default=264.0, help="mean days until a machine dies (default: 264)")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
     given = parser.parse_intermixed_args(argv)
     from rlkit.plan import main as show_plan

@@ -154,15 +154,23 @@ def memory_of(recipe: Recipe, shape: Shape, row: int, answers: int) -> dict[str,
     }
 
 
+def checkpoint_of(recipe: Recipe, shape: Shape) -> float:
+    """Bytes of one checkpoint: what is saved of the model, and the optimiser's state."""
+    return _saved(recipe, shape) + 2 * shape.trainable * BYTES[recipe.model.dtype]
+
+
+def _saved(recipe: Recipe, shape: Shape) -> float:
+    kept = shape.trainable if recipe.model.lora is not None else shape.language + shape.vision
+    return kept * BYTES[recipe.model.dtype]
+
+
 def disk_of(recipe: Recipe, shape: Shape) -> float:
     """Bytes: checkpoints with optimiser state, the final model, the world's clips."""
-    width = BYTES[recipe.model.dtype]
-    weights = (shape.trainable if recipe.model.lora is not None else shape.language + shape.vision) * width
     kept = (
         recipe.train.save_total_limit + 1 if recipe.train.save_steps else 0
     )  # the newest is written before the oldest goes
     clips = recipe.data.num_clips * CLIP_BYTES if recipe.data.source == "world" else 0
-    return kept * (weights + 2 * shape.trainable * width) + weights + clips
+    return kept * checkpoint_of(recipe, shape) + _saved(recipe, shape) + clips
 
 
 def seconds_of(shape: Shape, tokens: int) -> float:

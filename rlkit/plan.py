@@ -6,12 +6,23 @@ import argparse
 import json
 import math
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rlkit import plan_nodes
 from rlkit.errors import PlanError
-from rlkit.estimate import ANSWER_TOKENS, GIB, PROMPT_TOKENS, disk_of, memory_of, seconds_of, shape_of
+from rlkit.estimate import (
+    ANSWER_TOKENS,
+    GIB,
+    PROMPT_TOKENS,
+    checkpoint_of,
+    disk_of,
+    memory_of,
+    seconds_of,
+    shape_of,
+)
+from rlkit.plan_nodes import Cluster
 from rlkit.recipe import Recipe
 from rlkit.recipe.contradictions import GENERATOR_ALGORITHMS
 from rlkit.recipe.file import Step, load_chain
@@ -37,24 +48,48 @@ class Batches:
 
 def main(given: argparse.Namespace) -> int:
     """Print the plan of every recipe that would run; the exit code."""
+    cluster, rows = plan_nodes.cluster_of(given), plan_nodes.rows_of(given.rows)
     chain = load_chain(given.recipe, given.overrides)
-    devices = given.devices or max(_devices_here(), 1)
-    memory = given.memory_gib or _memory_here()
-    plans = [plan(step, chain, devices, memory, given.rows_per_step if step is chain[-1] else None) for step in chain]
+    chain[-1] = replace(chain[-1], recipe=plan_nodes.with_rows(chain[-1].recipe, rows))
+    plans = [_plan(step, chain, given, cluster, rows if step is chain[-1] else None) for step in chain]
     if given.json:
         print(json.dumps(plans, indent=1))
         return 0
     for one in plans:
-        print("\n".join(_lines(one)))
+        print("\n".join(_lines(one, cluster)))
     total = sum(one["minutes"] for one in plans if not one["finished"] and one["minutes"] is not None)
+    if cluster is not None:
+        print(f"\nabout {plan_nodes.span(60 * total)} in all, without evaluation and sampling, if nothing died")
+        return 0
     print(f"\nabout {total:.0f} min in all on this device, without evaluation and sampling")
     return 0
 
 
-def plan(
-    step: Step, chain: list[Step], devices: int, memory: float | None, rows_per_step: int | None
+def _plan(
+    step: Step, chain: list[Step], given: argparse.Namespace, cluster: Cluster | None, rows: int | None
 ) -> dict[str, Any]:
-    """The plan of one recipe as plain values. Raises PlanError for what does not divide or fit."""
+    """The plan of one recipe of the command line: of a data job, or of training."""
+    recipe = step.recipe
+    if recipe.algorithm == "pairs":
+        here = cluster or Cluster(1, max(1, recipe.pairs.workers), plan_nodes.NODE_DAYS)
+        counted = rows or plan_nodes.count_captions(recipe)
+        made = plan_nodes.pairs_plan(recipe, counted, here, plan_nodes.measure(recipe))
+        return {"name": step.name, "finished": _finished(step)} | made
+    devices = (given.devices or max(_devices_here(), 1)) * (cluster.nodes if cluster else 1)
+    memory = given.memory_gib or _memory_here()
+    return plan(step, chain, devices, memory, given.rows_per_step if step is chain[-1] else None, cluster)
+
+
+def plan(
+    step: Step,
+    chain: list[Step],
+    devices: int,
+    memory: float | None,
+    rows_per_step: int | None,
+    cluster: Cluster | None = None,
+) -> dict[str, Any]:
+    """The plan of one recipe that trains as plain values, on `devices` in all. Raises PlanError for what does not
+    divide or fit."""
     recipe = step.recipe
     batches, finished = batches_of(recipe, devices), _finished(step)
     if not finished:
@@ -92,8 +127,14 @@ def plan(
     result["systems"] = 1 + len(recipe.variants)
     tokens = row * batches.per_device * batches.accumulation * batches.steps
     result["minutes"] = round(seconds_of(shape, tokens) * result["systems"] / 60, 2)
+    if cluster is not None:
+        seconds = 60 * result["minutes"]
+        result["nodes"] = cluster.nodes
+        result["device_hours"] = round(devices * seconds / 3600, 3)
+        checkpoint = checkpoint_of(recipe, shape)
+        result["faults"] = plan_nodes.training_faults(recipe, cluster, checkpoint, seconds, batches.steps)
     if not finished:
-        refuse_too_big(result, recipe, memory)
+        refuse_too_big(result, recipe, memory, elsewhere=cluster is not None)
     return result
 
 
@@ -168,8 +209,9 @@ def _or(numbers: list[int]) -> str:
     return " or ".join(str(number) for number in numbers)
 
 
-def refuse_too_big(result: dict[str, Any], recipe: Recipe, memory: float | None) -> None:
-    """Raise PlanError where memory or disk cannot hold the run, with the settings that would."""
+def refuse_too_big(result: dict[str, Any], recipe: Recipe, memory: float | None, *, elsewhere: bool = False) -> None:
+    """Raise PlanError where memory or disk cannot hold the run, with the settings that would. elsewhere: on other
+    machines' disks, which this one knows nothing of."""
     needed = sum(result["memory_gib"].values())
     if memory is not None and needed > memory:
         fixed = needed - result["memory_gib"]["activations (estimate)"] - result["memory_gib"]["mask"]
@@ -187,15 +229,17 @@ def refuse_too_big(result: dict[str, Any], recipe: Recipe, memory: float | None)
         raise PlanError(
             f"{result['name']}: about {needed:.1f} GiB per device, but there are {memory:.1f}. Try {advice}."
         )
-    if result["disk_gib"] > result["disk_free_gib"]:
+    if result["disk_gib"] > result["disk_free_gib"] and not elsewhere:
         raise PlanError(
             f"{result['name']}: {result['disk_gib']} GiB of disk, but only {result['disk_free_gib']} are free. "
             "Lower train.save_total_limit, or give out=... on a larger disk."
         )
 
 
-def _lines(plan: dict[str, Any]) -> list[str]:
+def _lines(plan: dict[str, Any], cluster: Cluster | None) -> list[str]:
     lines = [f"{plan['name']}{'  (finished)' if plan['finished'] else ''}"]
+    if "shards" in plan:
+        return [*lines, *plan_nodes.pairs_lines(plan)]
     steps = f"{plan['steps']:,} steps of {plan['rows_per_step']} rows on {plan['devices']} device(s)"
     lines.append(f"  steps     {steps}: {plan['epochs']:g} passes over {plan['rows']:,} clips")
     if plan["last_step_rows"] != plan["rows_per_step"]:
@@ -208,9 +252,16 @@ def _lines(plan: dict[str, Any]) -> list[str]:
     lines.append(f"  tokens    about {tokens['row']} per row: {row}{shared}")
     lines.append(f"  memory    {sum(plan['memory_gib'].values()):.2f} GiB per device")
     lines += [f"              {name:<24}{size:9.3f}" for name, size in plan["memory_gib"].items()]
-    lines.append(f"  disk      {plan['disk_gib']:g} GiB of {plan['disk_free_gib']:g} free")
+    free = "" if cluster is not None else f" of {plan['disk_free_gib']:g} free"
+    lines.append(f"  disk      {plan['disk_gib']:g} GiB{free}")
     systems = f", {plan['systems']} systems with the variants" if plan["systems"] > 1 else ""
     lines.append(f"  time      {plan['minutes']:.1f} min of training (estimate{systems})")
+    if cluster is not None:
+        lines.append(
+            f"  cost      {plan['device_hours']:,.1f} device hours at the speed of the device here, without what "
+            "processes wait for each other"
+        )
+        lines += plan_nodes.fault_lines(plan["faults"], plan["nodes"])
     return lines
 
 

@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ rlkit reward check runs/reward_consistency/final --kind text   can it be trusted
 rlkit reward score runs/reward_aesthetic/final images/ --out scores.parquet   a folder of pictures or clips
 rlkit reward score pick_score rows.jsonl --out scores.parquet   rows with prompt, completion, image, video, ..
 torchrun --nproc-per-node 8 --no-python rlkit reward score pick_score rows.jsonl --out scores.parquet   shared out
+rlkit reward score pick_score rows.jsonl --out scores.parquet --engine ray    on the cluster of RAY_ADDRESS
 rlkit reward score http://judge:8000 rows.parquet --out scores.parquet --option reward=aesthetic   by a server
 rlkit reward serve rewards.yaml --port 8000         rewards over HTTP, for `rewards: {http: {url: ..}}` elsewhere
 
@@ -50,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--batch-size", type=int, default=32, help="items read and scored at once")
     score.add_argument("--frames", type=int, default=16, help="frames of a clip, evenly in time")
     score.add_argument("--retry-masked", action="store_true", help="score again what has no score yet")
+    score.add_argument("--engine", choices=("local", "ray"), default="local", help="ray: batches as tasks on Ray")
     check = verbs.add_parser("check", help="probes of its contract, its evidence, and what it can be hacked with")
     check.add_argument("model", help="a reward's name, .py file or folder")
     check.add_argument("--kind", choices=("text", "image", "video"), required=True, help="of the completions it scores")
@@ -83,10 +85,12 @@ def _score(given: argparse.Namespace) -> int:
         options, name = {"url": name} | options, "http"
     lasting = {key: value for key, value in options.items() if key not in OF_THE_CONNECTION}
     job = {"reward": name, "options": lasting, "items": str(given.items), "frames": given.frames}
-    items = read_items(given.items, given.frames)
+    items, on_ray = read_items(given.items, given.frames), given.engine == "ray"
+    if on_ray and ranks.count() > 1:
+        raise DataError("--engine ray hands out the work itself; start it once, without torchrun.")
     try:
         found = score_file(
-            _load(name, given.device, options),
+            None if on_ray else _load(name, given.device, options),
             items,
             given.out,
             job=job,
@@ -95,6 +99,7 @@ def _score(given: argparse.Namespace) -> int:
             rank=ranks.number(),
             world=ranks.count(),
             wait=ranks.wait,
+            spread=partial(_on_ray, name, given.device, options) if on_ray else None,
         )
     except RewardUnusable as error:
         raise ModelError(f"{given.model}: {error}") from None
@@ -104,8 +109,28 @@ def _score(given: argparse.Namespace) -> int:
         return 0  # the main process tells
     mean = None if found.mean != found.mean else round(found.mean, 6)
     told = {"rows": found.rows, "scored": found.scored, "masked": found.masked, "added": found.added, "mean": mean}
-    print(json.dumps({**told, "reasons": found.reasons}, ensure_ascii=False))
+    print(json.dumps({**told, "seconds": round(found.seconds, 2), "reasons": found.reasons}, ensure_ascii=False))
     return int(found.scored == 0)
+
+
+def _on_ray(name: str, device: str, options: dict[str, Any], batches: Any) -> Any:
+    """Score batches as tasks on Ray, each with a GPU of its own unless they are for the CPU."""
+    from data_synth import ray_tasks
+
+    there = partial(_score_there, name, device, json.dumps(options, sort_keys=True))
+    return ray_tasks.results(there, batches, gpus=0 if device == "cpu" else 1)
+
+
+def _score_there(name: str, device: str, options: str, batch: list[Any]) -> Any:
+    """Outcomes of a batch, in whatever process; the reward stays loaded there."""
+    from reward_models.serving.scoring_job import score_batch
+
+    return score_batch(_kept(name, device, options), batch)
+
+
+@lru_cache(maxsize=1)
+def _kept(name: str, device: str, options: str) -> Any:
+    return _load(name, device, json.loads(options))
 
 
 def _check(given: argparse.Namespace) -> int:

@@ -1,8 +1,9 @@
-"""Pairs from captions in four stages, each a set of files in `<out>/.work`, none done twice.
+"""Pairs from captions in five stages, each a set of files in `<out>/.work`, none done twice.
 
     take in     rank 0        rows/NNNNN.zst, plan.json      read, checked, laid down in shards
     make        every rank    made/NNNNN.zst                 candidates of each row
-    fit         rank 0        fits/<operator>.npz            what blind probes see, on a sample; splits
+    fit         every rank    fits/<operator>.npz            what blind probes see, on a sample
+    split       rank 0        fitted.json, splits/           near-duplicates stay together
     finish      every rank    <out>/pairs-NNNNN.parquet      candidates that stay, as records
 then rank 0 writes rejected_rows.jsonl, audit.json and the card. A shard is a function of its rows, the fits and the
 options, so the number of ranks and workers changes nothing, and a killed job goes on with the shards that lack.
@@ -11,14 +12,17 @@ options, so the number of ranks and workers changes nothing, and a killed job go
 import json
 import multiprocessing
 import shutil
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from data_synth import ray_tasks
 from data_synth.making import balancing, finish, intake, mirror, old, report, split
 from data_synth.making.files import lines_of, wait_for, whole_json, whole_lines
 from data_synth.making.make import make, read_ahead
@@ -28,7 +32,9 @@ from data_synth.sources import CaptionRow
 from data_synth.whole import whole
 
 Progress = Callable[[str, int, int], None]
-"""Called with the stage, and how many of how many shards are done."""
+"""Called with the stage, and how many of how many of its parts are done."""
+Work = Callable[[Path, Options, int], None]
+"""A stage's function of the work folder, the options, and the number of a shard or operator."""
 
 
 @dataclass
@@ -48,6 +54,8 @@ class Built:
     masked: dict[str, int] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
     """Quarantined rows by the field that was wrong."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Stage -> time on rank 0, waiting for the others included."""
 
 
 def build(
@@ -61,35 +69,63 @@ def build(
     workers: int = 1,
     engine: str = "local",
     progress: Progress = lambda stage, done, total: None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Built | None:
     """Make or bring up to date the pairs of `out`; returns what was done on rank 0, None on the others.
 
     rows: called once, on rank 0, for all captions. source: a fingerprint of where they come from; with the same source
     and options, finished stages are taken over. world ranks share the folder; each uses `workers` processes, or Ray.
+    clock: seconds of the stages are by it.
     """
-    work = out / ".work"
+    work, stages = out / ".work", _Stages(clock)
     wanted = {"source": source, "options": options.fingerprint(), "making": json.loads(json.dumps(options.making()))}
     if rank == 0:
         plan = _plan(rows, out, work, options, wanted)
     else:
         wait_for(work / "plan.json", lambda path: _same(json.loads(path.read_text()), wanted))
         plan = json.loads((work / "plan.json").read_text())
-    shards = plan["shards"]
-    mine = [k for k in range(shards) if k % world == rank]
+    stages.passed("take_in")
     run = _ray if engine == "ray" else _pool
-    run(make_shard, work, options, [k for k in mine if not _made(work, k).is_file()], workers, progress, "make")
-    for k in range(shards):
-        wait_for(_made(work, k))
+    share = partial(run, work=work, options=options, workers=workers, progress=progress)
+    shards, fits = range(plan["shards"]), [k for k, _ in _fitted_operators(options)]
+    share(make_shard, _left(shards, rank, world, partial(_made, work)), stage="make")
+    _wait_for_all(_made(work, k) for k in shards)
+    stages.passed("make")
+    share(fit_operator, _left(fits, rank, world, partial(_fits, work)), stage="fit")
     if rank == 0:
-        _fit(work, shards, options)
+        _wait_for_all(_fits(work, k) for k in fits)
+        _split(work, plan["shards"], options)
     wait_for(work / "fitted.json")
-    left = [k for k in mine if not _done(work, k).is_file()]
-    run(finish_shard, work, options, left, workers, progress, "finish")
+    stages.passed("fit")
+    share(finish_shard, _left(shards, rank, world, partial(_done, work)), stage="finish")
     if rank != 0:
         return None
-    for k in range(shards):
-        wait_for(_done(work, k))
-    return _close(out, work, plan)
+    _wait_for_all(_done(work, k) for k in shards)
+    built = _close(out, work, plan)
+    stages.passed("finish")
+    built.seconds = stages.seconds
+    return built
+
+
+class _Stages:
+    """Seconds that each stage took."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock, self.last, self.seconds = clock, clock(), {}
+
+    def passed(self, stage: str) -> None:
+        now = self.clock()
+        self.seconds[stage], self.last = round(now - self.last, 3), now
+
+
+def _left(numbers: Sequence[int], rank: int, world: int, path: Callable[[int], Path]) -> list[int]:
+    """Every world-th of the numbers, of this rank, whose file is not there."""
+    return [k for k in numbers[rank::world] if not path(k).is_file()]
+
+
+def _wait_for_all(paths: Iterable[Path]) -> None:
+    for path in paths:
+        wait_for(path)
 
 
 def make_shard(work: Path, options: Options, shard: int) -> None:
@@ -107,6 +143,14 @@ def make_shard(work: Path, options: Options, shard: int) -> None:
     counts = {"new": sum(bool(one.pop("new", False)) for one in made)}
     whole_json(work / "counts" / f"made-{shard:05d}.json", counts)
     whole_lines(_made(work, shard), made)
+
+
+def fit_operator(work: Path, options: Options, number: int) -> None:
+    """What blind probes see of the candidates of an operator, by its place among the options' operators."""
+    name = options.operators[number].name
+    shards = json.loads((work / "plan.json").read_text())["shards"]
+    made = (row for shard in range(shards) for row in lines_of(_made(work, shard)))
+    balancing.save(_fits(work, number), balancing.fit(balancing.sample(made, name), name))
 
 
 def finish_shard(work: Path, options: Options, shard: int) -> None:
@@ -165,13 +209,10 @@ def _fitted_operators(options: Options):
     return [(k, one) for k, one in enumerate(options.operators) if balancing.needs_fit(one.name, options)]
 
 
-def _fit(work: Path, shards: int, options: Options) -> None:
-    """The fits and splits that finishing needs; done once."""
+def _split(work: Path, shards: int, options: Options) -> None:
+    """The splits of all rows, which shards cannot tell alone; done once."""
     if (work / "fitted.json").is_file():
         return
-    for k, one in _fitted_operators(options):
-        made = (row for shard in range(shards) for row in lines_of(_made(work, shard)))
-        balancing.save(_fits(work, k), balancing.fit(balancing.sample(made, one.name), one.name))
     splits = {}
     if options.splits:
         splits = split.assign(work, shards, options.splits, options.near_duplicate, options.seed)
@@ -216,31 +257,35 @@ def _drop_stale(out: Path, shards: int) -> None:
             path.unlink()
 
 
-def _pool(function, work: Path, options: Options, shards: list[int], workers: int, progress: Progress, stage: str):
-    """Run a shard function over shards, in this process or in `workers` fresh ones (never forked: threads may run)."""
-    if workers <= 1 or len(shards) <= 1:
-        for done, shard in enumerate(shards):
-            progress(stage, done, len(shards))
-            function(work, options, shard)
+def _pool(
+    function: Work, numbers: list[int], *, work: Path, options: Options, workers: int, progress: Progress, stage: str
+) -> None:
+    """Run a function for numbers, in this process or in `workers` fresh ones (never forked: threads may run)."""
+    if workers <= 1 or len(numbers) <= 1:
+        for done, number in enumerate(numbers):
+            progress(stage, done, len(numbers))
+            function(work, options, number)
     else:
         spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers, len(shards)), mp_context=spawn) as pool:
-            futures = [pool.submit(function, work, options, shard) for shard in shards]
+        with ProcessPoolExecutor(min(workers, len(numbers)), mp_context=spawn) as pool:
+            futures = [pool.submit(function, work, options, number) for number in numbers]
             try:
                 for done, future in enumerate(as_completed(futures)):
-                    progress(stage, done, len(shards))
+                    progress(stage, done, len(numbers))
                     future.result()
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-    progress(stage, len(shards), len(shards))
+    progress(stage, len(numbers), len(numbers))
 
 
-def _ray(function, work: Path, options: Options, shards: list[int], workers: int, progress: Progress, stage: str):
-    from data_synth.making.ray_engine import run
-
-    run(function, work, options, shards)
-    progress(stage, len(shards), len(shards))
+def _ray(
+    function: Work, numbers: list[int], *, work: Path, options: Options, workers: int, progress: Progress, stage: str
+) -> None:
+    """The same as tasks on Ray, whose cluster says how many at a time."""
+    for done, _ in enumerate(ray_tasks.results(partial(function, work, options), numbers)):
+        progress(stage, done, len(numbers))
+    progress(stage, len(numbers), len(numbers))
 
 
 def _made(work: Path, shard: int) -> Path:

@@ -40,4 +40,4 @@ def wait_for(path: Path, accept=lambda path: True) -> None:
     pause = 0.05
     while not (path.is_file() and accept(path)):
         time.sleep(pause)
-        pause = min(1.0, pause * 1.5)
+        pause = min(1.0, pause * 1.05)  # a twentieth of the time waited until then, which is what waiting costs

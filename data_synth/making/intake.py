@@ -78,7 +78,7 @@ def _set_aside(row: Rejected, file: Any, counts: dict[str, Any]) -> None:
 
 
 def _write(shard: list[CaptionRow], work: Path, counts: dict[str, Any]) -> None:
-    whole_lines(work / "rows" / f"{counts['shards']:05d}.zst", (asdict(row) for row in shard))
+    whole_lines(work / "rows" / f"{counts['shards']:05d}.zst", (vars(row) for row in shard))
     counts["shards"] += 1
 
 

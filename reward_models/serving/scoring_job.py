@@ -33,6 +33,8 @@ SCHEMA = pa.schema([("id", pa.string()), ("score", pa.float64()), ("error", pa.s
 JOB = b"rlkit_job"  # in the metadata of the file
 SHARD_ROWS, SHARD_SECONDS = 50_000, 10.0  # a shard is written at either; the seconds are what a kill costs
 NO_SCORE = "the reward gives no score"
+Spread = Callable[[Iterator[list["Item"]]], Iterable[tuple[list["Item"], list[Outcome]]]]
+"""Batches of items -> each with its outcomes, in the same order."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,12 @@ class Summary:
     mean: float
     reasons: dict[str, int]
     """The most frequent reasons of masked rows."""
+    seconds: float
+    """What this call took once every process was ready to score."""
 
 
 def score_file(
-    score: Score,
+    score: Score | None,
     items: Iterable[Item],
     out: str | Path,
     *,
@@ -69,6 +73,7 @@ def score_file(
     rank: int = 0,
     world: int = 1,
     wait: Callable[[], None] = lambda: None,
+    spread: Spread | None = None,
 ) -> Summary | None:
     """Score the items that have no row in `out` yet, and write `out` whole. Rows stand in the order of scoring.
 
@@ -76,7 +81,8 @@ def score_file(
     scores of two jobs never mix. batch_size: items that are read, then scored, at once. retry_masked: also score again
     what is masked, for instance after a server was away. progress: called with the number of items scored so far.
     rank, world: this process among all that share `items`, each with a disk that all see; `wait` returns when all have
-    called it. Process 0 writes `out`, the others return None.
+    called it. Process 0 writes `out`, the others return None. spread: has batches scored elsewhere, say by
+    `score_batch`; `score` is not called then, and may be None.
 
     Raises ValueError where `out` or its parts are of another job, another process works on them, or an id comes twice;
     RewardUnusable where the reward does. What was scored until then is kept.
@@ -90,18 +96,21 @@ def score_file(
             note.write_text(told, encoding="utf-8")
         known, first = _known(out, parts), _next_shard(parts)
         wait()  # what is known must be the same for all
+        began = time.monotonic()
         left = _left(items, known, retry_masked, rank, world)
+        batches = iter(lambda: list(islice(left, batch_size)), [])
+        scored = spread(batches) if spread else ((batch, score_batch(score, batch)) for batch in batches)
         with _Shards(parts, first, rank) as shards:
-            while batch := list(islice(left, batch_size)):
-                shards.add(batch, _scored(score, batch))
+            for batch, found in scored:
+                shards.add(batch, found)
                 progress(shards.added)
         wait()
-        found = None
+        summary = None
         if rank == 0:
-            found = _merge(out, parts, told, first)
+            summary = _merge(out, parts, told, first, began)
             shutil.rmtree(parts)
         wait()
-    return found
+    return summary
 
 
 class _Shards:
@@ -134,7 +143,8 @@ class _Shards:
         self.rows, self.since = [], time.monotonic()
 
 
-def _scored(score: Score, batch: list[Item]) -> list[Outcome]:
+def score_batch(score: Score, batch: list[Item]) -> list[Outcome]:
+    """Read the items and score them; what cannot be read is masked. Raises RewardUnusable where the reward does."""
     found: list[Outcome | Row] = []
     for item in batch:
         try:
@@ -173,13 +183,14 @@ def _stored(out: Path, parts: Path) -> Iterator[list[dict[str, Any]]]:
             yield batch.to_pylist()
 
 
-def _merge(out: Path, parts: Path, told: str, first: int) -> Summary:
-    """All rows as one file; of an id that was scored again, the last. Shards from `first` on are of this call."""
+def _merge(out: Path, parts: Path, told: str, first: int, began: float) -> Summary:
+    """All rows as one file; of an id that was scored again, the last. Shards from `first` on are of this call. The same
+    rows give the same bytes, whatever shards they were in."""
     keys = (_key(row["id"]) for rows in _stored(out, parts) for row in rows)
     last = {key: number for number, key in enumerate(keys)}
     of_now = (path for path in parts.glob("*.parquet") if int(path.stem.partition("-")[0]) >= first)
     added = sum(pq.ParquetFile(path).metadata.num_rows for path in of_now)
-    number, scored, total, reasons = 0, 0, 0.0, Counter()
+    number, scored, total, reasons, pending = 0, 0, 0.0, Counter(), []
     with _whole(out) as aside, pq.ParquetWriter(aside, SCHEMA.with_metadata({JOB: told})) as writer:
         for rows in _stored(out, parts):
             kept = [row for place, row in enumerate(rows, number) if last[_key(row["id"])] == place]
@@ -188,10 +199,14 @@ def _merge(out: Path, parts: Path, told: str, first: int) -> Summary:
             scored, total = scored + len(values), total + math.fsum(values)
             errors = (row["error"] for row in kept if row["score"] is None)
             reasons.update(error for error in errors if error in reasons or len(reasons) < 10_000)
-            if kept:
-                writer.write_table(pa.Table.from_pylist(kept, SCHEMA))
-    mean = total / scored if scored else math.nan
-    return Summary(len(last), scored, len(last) - scored, added, mean, dict(reasons.most_common(5)))
+            pending += kept
+            while len(pending) >= SHARD_ROWS:
+                writer.write_table(pa.Table.from_pylist(pending[:SHARD_ROWS], SCHEMA))
+                del pending[:SHARD_ROWS]
+        if pending:
+            writer.write_table(pa.Table.from_pylist(pending, SCHEMA))
+    mean, seconds = total / scored if scored else math.nan, time.monotonic() - began
+    return Summary(len(last), scored, len(last) - scored, added, mean, dict(reasons.most_common(5)), seconds)
 
 
 def _check_job(out: Path, parts: Path, told: str) -> None:

@@ -28,7 +28,7 @@ class PairMaking:
     workers: CountOrZero = 0
     """Processes on this machine; 0 works in the launched process. The pairs are the same for any number."""
     engine: Literal["local", "ray"] = "local"
-    """ray runs the same functions on Ray Data; the run folder must lie on storage all machines share. Needs
+    """ray runs the same functions as tasks on Ray; the run folder must lie on storage all machines share. Needs
     `pip install 'rlkit[ray]'`."""
     personal_data: Literal["keep", "mask", "mask_names"] = "keep"
     """mask replaces e-mail and IP addresses, links, phone and card numbers by their kind; mask_names also English names

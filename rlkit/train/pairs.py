@@ -18,16 +18,20 @@ from rlkit.running import ranks
 from rlkit.running.folder import RunFolder
 from rlkit.running.progress import Progress, quiet
 
+STAGES = {"make": "making candidates", "fit": "fitting blind probes", "finish": "writing pairs"}
+
 
 def run(recipe: Recipe, folder: RunFolder) -> None:
     """Make the pairs, audit them, write the card; see recipes/pairs_caption.yaml."""
     quiet()
     started = time.monotonic()
-    with Progress(folder.path.name, stages=2) as progress:
+    with Progress(folder.path.name, stages=len(STAGES)) as progress:
         built = make(recipe, folder.path, progress, rank=ranks.number(), world=ranks.count())
     if built is None:
         return
+    began = time.monotonic()
     found = write_report(folder.path, seed=recipe.seed)
+    built.seconds["report"] = round(time.monotonic() - began, 2)
     folder.finish(results(built, found, time.monotonic() - started))
     print(summary(built, found, folder.path, recipe.data.folder), flush=True)
 
@@ -38,9 +42,9 @@ def make(recipe: Recipe, out: Path, progress: Progress | None, *, rank: int = 0,
     stages: list[str] = []
 
     def show(stage: str, done: int, total: int) -> None:
-        if progress is not None and stage not in stages:
+        if progress is not None and total and stage not in stages:
             stages.append(stage)
-            progress.stage({"make": "making candidates", "finish": "writing pairs"}[stage], total)
+            progress.stage(STAGES[stage], total)
         elif progress is not None and done:
             progress.advance()
 
@@ -77,10 +81,12 @@ def options_of(recipe: Recipe) -> Options:
 
 
 def results(built: Built, audit: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """results.json: rows = pairs + quarantined + without_negative."""
+    """results.json: rows = pairs + quarantined + without_negative; `cost` has the seconds of each stage too."""
     names = ("length", "surface", "ngram", "position", "blind")
     blind = {name: audit["overall"][name] for name in names if name in audit["overall"]}
-    return {"counts": asdict(built), "audit": blind, "leaks": audit["leaks"], "cost": {"seconds": round(seconds, 1)}}
+    counts = asdict(built)
+    cost = {"seconds": round(seconds, 1), "stages": counts.pop("seconds")}
+    return {"counts": counts, "audit": blind, "leaks": audit["leaks"], "cost": cost}
 
 
 def summary(built: Built, audit: dict[str, Any], out: Path, clips: str | None) -> str:

@@ -77,12 +77,17 @@ def caption(number: int) -> str:
     return " ".join(sentences[: draw.randrange(3, 6)])
 
 
+def write_captions(path: Path, size: int) -> None:
+    """A JSONL file of so many captions."""
+    with path.open("w") as file:
+        file.writelines(json.dumps({"id": str(k), "caption": caption(k)}) + "\n" for k in range(size))
+
+
 def measure(folder: Path, size: int, workers: int, code: str) -> dict[str, float]:
     """One build in a process of its own."""
     source, out = folder / f"{size}.jsonl", folder / f"pairs-{size}"
     start = time.process_time()
-    with source.open("w") as file:
-        file.writelines(json.dumps({"id": str(k), "caption": caption(k)}) + "\n" for k in range(size))
+    write_captions(source, size)
     with source.open() as file:
         sum(len(json.loads(line)["caption"]) for line in file)
     peer = time.process_time() - start

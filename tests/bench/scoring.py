@@ -53,6 +53,15 @@ def backbones() -> dict[str, tuple[torch.nn.Module, int, str]]:
     }
 
 
+def save_reward(folder: Path, backbone: torch.nn.Module, window: int, features: str) -> None:
+    """A VisionReward with fresh weights, as `rlkit reward score` and `reward_models.load` read it."""
+    plan, square = ViewPlan(CROPS, True), {"height": window, "width": window}
+    processor = BitImageProcessor(size=square, crop_size=square)
+    outputs = Outputs(ATTRIBUTES, ("anatomy", "artefact"), 5, experts=("general", "portrait"))
+    spec = Spec(outputs, plan, features)
+    VisionReward(backbone.eval(), Views(processor, plan), spec).eval().save(folder)
+
+
 def seconds(ours: Callable[[], object], peer: Callable[[], object], repetitions: int) -> tuple[float, float]:
     """Medians of alternating repetitions, after one of each; on a CPU the process's own time, so that what else the
     machine does is not counted."""
@@ -76,16 +85,12 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=7)
     options = parser.parse_args()
     torch.manual_seed(0)
-    cases, plan = [], ViewPlan(CROPS, True)
-    outputs = Outputs(ATTRIBUTES, ("anatomy", "artefact"), 5, experts=("general", "portrait"))
+    cases = []
     for name, (backbone, window, features) in backbones().items():
-        square = {"height": window, "width": window}
-        processor = BitImageProcessor(size=square, crop_size=square)
-        reward = VisionReward(backbone.eval(), Views(processor, plan), Spec(outputs, plan, features)).eval()
         with tempfile.TemporaryDirectory() as folder:
-            reward.save(Path(folder) / "final")
+            save_reward(Path(folder) / "final", backbone, window, features)
             score = reward_models.load(Path(folder) / "final", device=options.device)
-        bare = score.reward.backbone
+        bare, processor = score.reward.backbone, score.reward.views.processor
         size = 2 * window
         pictures = list(np.random.default_rng(0).integers(0, 256, (ITEMS, size, size, 3), dtype=np.uint8))
         batch = {k: v.to(options.device) for k, v in score.reward.views.batch(pictures).items()}

@@ -85,10 +85,15 @@ def test_four_workers_give_the_bytes_of_one(built, tmp_path):
     assert contents(tmp_path / "out") == contents(out)
 
 
-def test_ranks_share_the_shards_and_give_the_bytes_of_one(built, tmp_path):
+def test_ranks_share_shards_and_fits_and_give_the_bytes_of_one(built, tmp_path, monkeypatch):
     source, out, _ = built
     (tmp_path / "out").mkdir()
-    done = {}
+    done, fit, fitted_by = {}, build_module.fit_operator, {}
+    monkeypatch.setattr(
+        build_module,
+        "fit_operator",
+        lambda *given: (fitted_by.update({given[2]: threading.current_thread()}), fit(*given)),
+    )
     ranks = [
         threading.Thread(target=lambda r=r: done.update({r: make(source, tmp_path / "out", rank=r, world=3)}))
         for r in (2, 1, 0)
@@ -99,6 +104,8 @@ def test_ranks_share_the_shards_and_give_the_bytes_of_one(built, tmp_path):
         rank.join(120)
     assert contents(tmp_path / "out") == contents(out)
     assert done[0].pairs == built[2].pairs and done[1] is None and done[2] is None
+    assert len(fitted_by) == len(set(fitted_by.values())) == 3  # of the five, two change the length by design
+    assert list(done[0].seconds) == ["take_in", "make", "fit", "finish"] and min(done[0].seconds.values()) >= 0
 
 
 @pytest.mark.parametrize("dies_in", ["make_shard", "finish_shard"])
@@ -202,18 +209,6 @@ def test_a_large_set_is_audited_on_a_sample_that_does_not_depend_on_order(built,
     make(source, tmp_path / "on", options(balance="off"))
     first, second = (sorted((p.source_id, p.rejected) for p in report.audited(tmp_path / n)) for n in ("off", "on"))
     assert len(first) == 25 and first == second
-
-
-def test_ray_gives_the_same_bytes(built, tmp_path):
-    ray = pytest.importorskip("ray", reason="the optional package ray is not installed")
-    pytest.importorskip("ray.data")
-    source, out, _ = built
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    try:
-        make(source, tmp_path / "out", engine="ray")
-    finally:
-        ray.shutdown()
-    assert contents(tmp_path / "out") == contents(out)
 
 
 def test_what_blind_probes_see_of_a_local_change_is_what_they_see_of_the_whole():
