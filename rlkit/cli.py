@@ -61,6 +61,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # rlkit ls | head
         sys.stderr.close()
         sys.exit(0)
+    except Exception as error:
+        from rlkit.running.machine import disk_sentence
+
+        sentence = disk_sentence(error, Path.cwd())
+        if sentence is None:
+            raise
+        print(f"rlkit {argv[0]}: {sentence}", file=sys.stderr)
+        sys.exit(1)
 
 
 def dispatch(argv: list[str]) -> int:

@@ -148,7 +148,7 @@ def train(
         recipe,
         examples,
         args=training_arguments(recipe, folder),
-        callbacks=[MarkCheckpoints(folder), StopWhenAsked(), *(callbacks or [])],
+        callbacks=[MarkCheckpoints(folder, recipe.train.save_total_limit), StopWhenAsked(), *(callbacks or [])],
         optimizers=(optimizer(captioner.model, recipe), None),
     )
     seconds = fit(trainer, recipe, len(examples) * trainer.steps_per_row, folder, tracker, progress, stage=stage)

@@ -120,7 +120,7 @@ def main(argv: Sequence[str]) -> int:
     except interrupt.Interrupted as stop:
         return stop.exit_code
     except Exception as error:
-        sentence = explain(error, one.train)
+        sentence = explain(error, one.train, folder.path)
         if sentence is None:
             raise
         print(sentence, file=sys.stderr)

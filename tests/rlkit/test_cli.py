@@ -1,5 +1,8 @@
 """The command `rlkit`: answers at once, teaches with an example, and is clear about wrong arguments."""
 
+import contextlib
+import errno
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -209,3 +212,37 @@ def test_doctor_tells_small_shared_memory(monkeypatch):
     found = {finding.name: finding for finding in doctor.conflicts()}
     if "shared memory" in found:  # Linux
         assert not found["shared memory"].good and "--shm-size" in found["shared memory"].fix
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_no_half_file(folder, monkeypatch, capsys):
+    from data_synth import whole
+
+    class Full:
+        """Writes once, then there is no room."""
+
+        def __init__(self, file):
+            self.file, self.rows = file, 0
+
+        def write(self, text):
+            if self.rows:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            self.rows += self.file.write(text)
+
+    @contextlib.contextmanager
+    def small(path, mode):
+        with whole.whole(path, mode) as file:
+            yield Full(file)
+
+    monkeypatch.setattr("data_synth.negatives.cli.whole", small)
+    rows = [{"id": str(n), "caption": f"A man opens a red box. Then the man throws {n} balls."} for n in range(8)]
+    Path("captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code = rlkit("negatives", "captions.jsonl", "--kinds", "verbose", "--out", "out/pairs.jsonl")
+    said = capsys.readouterr().err
+    assert code == 1 and said.startswith("rlkit negatives: the disk is full: ") and said.count("\n") == 1
+    assert not list(Path("out").glob("*pairs.jsonl")) and not list(Path("out").glob("*.part"))
+
+
+def test_a_bug_keeps_its_traceback(folder, monkeypatch):
+    monkeypatch.setattr(cli, "check", lambda argv: {}["missing"])
+    with pytest.raises(KeyError, match="missing"):
+        cli.main(["check", "mine.yaml"])

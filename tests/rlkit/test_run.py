@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -66,6 +67,9 @@ def run(recipe, folder):
             time.sleep(60)
     folder.finish({"systems": {"all": {"total": {"value": total}}}})
 '''
+
+
+SMALLER = r"train.per_device_train_batch_size=3 train.gradient_accumulation_steps=4, which gives the same result, or"
 
 
 @pytest.fixture
@@ -189,16 +193,35 @@ def test_a_bug_stays_itself(folder):
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
-        (OSError(errno.ENOSPC, "No space left on device", "runs/x"), r"the disk is full \(runs/x\)"),
-        (PermissionError(errno.EACCES, "Permission denied", "/runs"), "no permission to use /runs"),
         (
-            torch.OutOfMemoryError("CUDA out of memory"),
-            r"train.per_device_train_batch_size=3 train.gradient_accumulation_steps=4, which gives the same result, or",
+            OSError(errno.ENOSPC, "No space left on device", "/tmp/x.json"),
+            r"is full: [\d.,]+ \wiB .* \(writing x.json\)",
         ),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "free where runs/mine lies. What was written whole stays whole"),
+        (OSError("1000000 requested and 131056 written"), "the disk is full"),
+        (sqlite3.OperationalError("database or disk is full"), "the disk is full"),
+        (PermissionError(errno.EACCES, "Permission denied", "/runs"), "no permission to use /runs"),
+        (OSError(errno.EROFS, "Read-only file system", "runs/x/.lock"), "runs/x/.lock: the file system is read-only"),
+        (torch.OutOfMemoryError("CUDA out of memory"), SMALLER),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you"), SMALLER),
+        (MemoryError(), SMALLER),
     ],
 )
-def test_errors_of_the_machine_become_a_sentence(error, sentence):
-    assert re.search(sentence, explain(error, Train(per_device_train_batch_size=6, gradient_accumulation_steps=2)))
+def test_errors_of_the_machine_become_a_sentence(error, sentence, folder):
+    Path("runs/mine").mkdir(parents=True)
+    train = Train(per_device_train_batch_size=6, gradient_accumulation_steps=2)
+    assert re.search(sentence, explain(error, train, Path("runs/mine")))
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), RuntimeError("shapes differ"), KeyError()])
+def test_other_errors_keep_their_traceback(error):
+    assert explain(error, Train(), Path("runs/mine")) is None
+
+
+def test_a_run_folder_below_a_file_is_refused(folder):
+    Path("file").touch()
+    with pytest.raises(RlkitError, match=r"file/mine: cannot be made: .*Give another with out="):
+        run("mine.yaml", ["out=file/mine"])
 
 
 def test_out_of_memory_with_one_row_and_recomputed_activations():

@@ -94,11 +94,9 @@ def test_waiting_for_one_that_works_is_no_standstill(launched):
     assert Path("runs/mine/results.json").exists()
 
 
-def sign(folder, rank, still_s, *, waits, age=0.0):
+def sign(folder, rank, still_s, waits):
     path = folder / f"{rank}.json"
     path.write_text(json.dumps(asdict(Sign(rank, f"node{rank}", 100 + rank, still_s, f"a.py:{rank}", waits))))
-    os.utime(path, (1000 - age, 1000 - age))
-    return path
 
 
 @pytest.mark.parametrize(
@@ -110,16 +108,31 @@ def sign(folder, rank, still_s, *, waits, age=0.0):
         ([(50, False), (50, False)], 301, "(train.ddp_timeout). Rank 0 is at a.py:0."),
         ([(50, True), (1, False, 60)], 301, "rank 1 (process 101 on node1) has given no sign for 30 s"),
         ([(50, True)], 299, ""),
-        ([(50, True), (1, False, 400)], 299, ""),  # the other's sign is of an earlier launch
+        ([(50, True), (1, False, None)], 299, ""),  # the other's sign is of an earlier launch
         ([(1, True)], 301, "rank 1 has given no sign for 30 s"),
     ],
 )
 def test_what_is_said(tmp_path, monkeypatch, signs, waited_s, said):
     monkeypatch.setenv("WORLD_SIZE", "2")
+    ages = dict.fromkeys((tmp_path / "0.json", tmp_path / "1.json"))
     for rank, (still, waits, *age) in enumerate(signs):
-        sign(tmp_path, rank, still, waits=waits, age=age[0] if age else 0.0)
-    told, speaker = verdict(tmp_path / "0.json", 30, waited_s)
+        sign(tmp_path, rank, still, waits)
+        ages[tmp_path / f"{rank}.json"] = age[0] if age else 0.0
+    told, speaker = verdict(tmp_path / "0.json", 30, waited_s, ages.get)
     assert speaker == 0 and (said in told if said else told == "")
+
+
+def test_how_old_a_sign_is_does_not_follow_a_clock_that_jumps(tmp_path, monkeypatch):
+    now, path, hearing = [100.0], tmp_path / "1.json", standstill.Hearing()
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    path.write_text("{}")
+    os.utime(path, (5000, 5000))
+    assert hearing.age(path) is None and hearing.age(path) is None  # as an earlier launch left it
+    for stamp in (1400, 8600):  # an hour back, two on
+        os.utime(path, (stamp, stamp))
+        assert hearing.age(path) == 0
+        now[0] += 7
+        assert hearing.age(path) == 7
 
 
 def test_alone_nothing_is_written(tmp_path, monkeypatch):
