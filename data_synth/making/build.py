@@ -23,6 +23,7 @@ from data_synth.making import balancing, finish, intake, mirror, old, report, sp
 from data_synth.making.files import lines_of, wait_for, whole_json, whole_lines
 from data_synth.making.make import make, read_ahead
 from data_synth.making.options import Options
+from data_synth.orphans import end_with_parent
 from data_synth.records import REJECTED_NAME, SHARD_NAME, Rejected, write_shard
 from data_synth.sources import CaptionRow
 from data_synth.whole import whole
@@ -224,7 +225,7 @@ def _pool(function, work: Path, options: Options, shards: list[int], workers: in
             function(work, options, shard)
     else:
         spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers, len(shards)), mp_context=spawn) as pool:
+        with ProcessPoolExecutor(min(workers, len(shards)), spawn, end_with_parent) as pool:
             futures = [pool.submit(function, work, options, shard) for shard in shards]
             try:
                 for done, future in enumerate(as_completed(futures)):
