@@ -102,6 +102,7 @@ RECIPES = {
 SCORE = ["reward", "score", "http://127.0.0.1:PORT", "START/numbers.jsonl", "--out", "out/scores.parquet"]
 SCORE += ["--batch-size", "16", "--option", "batch_size=4"]
 PICK = ["pick", "START/flow", "world", "--make", "4", "--keep", "2", "--rewards", "START/own.py", "--out", "out"]
+PICK += ["--resolution", "16", "--num-inference-steps", "4", "--batch-size", "4"]
 NEGATIVES = ["negatives", "START/captions.jsonl", "--kinds", "order_swap,verbose", "--out", "out/negatives.jsonl"]
 
 
@@ -134,7 +135,7 @@ def all_jobs() -> list[Job]:
         Job("score, server", "", [*RLKIT, *SCORE], 1, server),
         Job("score, server, 2 ranks", "", two, 2, server),
     ]
-    return [*alone, *both, *workers, *lines, *served]
+    return [*lines, *served, *alone, *workers, *both]
 
 
 def environment() -> dict[str, str]:

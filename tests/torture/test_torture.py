@@ -104,13 +104,13 @@ print(json.dumps({{"rows": 20, "seconds": time.time()}}))
 
 def tortured(tmp_path, flaw="", resumes=True):
     command = [sys.executable, "-c", PARROT.format(flaw=flaw, resumes=resumes)]
-    return torture.torture(jobs.Job("parrot", "", command), tmp_path / "parrot", 4, random.Random(1))
+    return torture.torture(jobs.Job("parrot", "", command), tmp_path / "parrot", 6, random.Random(1))
 
 
 @pytest.mark.parametrize("resumes", [True, False])
 def test_a_job_that_goes_on_or_starts_over_comes_through(tmp_path, resumes):
     found = tortured(tmp_path, resumes=resumes)
-    assert (found.kills, found.resumes, found.bad()) == (4, 4, False)
+    assert (found.kills, found.resumes, found.bad()) == (6, 6, False)
 
 
 def test_a_job_that_doubles_a_row_when_it_is_killed_is_found_out(tmp_path):

@@ -3,7 +3,7 @@
 python -m tests.torture.torture [--kills 100] [--only nft "pairs, 2 ranks"] [--seed 0]     (or: make torture)
 
 Each job runs once undisturbed. Then it is started again and again in another folder, and one of its processes, chosen
-at random, is killed at a moment drawn over what is left of its time; after three kills it may end, and its weights,
+at random, is killed at a moment drawn over what is left of its time; after four kills it may end, and its weights,
 rows, pictures, results and what it says of them are compared. A server is killed and started again while the job that
 asks it goes on. Rows are lost or doubled where the ids or lines of a file differ.
 
@@ -30,7 +30,7 @@ import psutil
 from rlkit.running.folder import write_text
 from tests.torture import jobs
 
-KILLS_BEFORE_AN_END = 3
+KILLS_BEFORE_AN_END = 4
 LEAST_LEFT = 0.2  # of a job's time: a kill may come in its last part, however long it lived before
 PATIENCE_S = 600
 CLOCK = ("time", "seconds", "date", "added")  # keys that begin so are of the clock, or of this start alone
