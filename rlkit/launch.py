@@ -13,12 +13,15 @@ from rlkit.last_line import QUIET_LAUNCHER
 from rlkit.plugins import ROOT
 from rlkit.running import environment
 
+GRACE, GRACE_S = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "300"
+"""Seconds from SIGTERM to SIGKILL: torch's 30 are too few for a step and a large checkpoint."""
 DEFAULTS = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
 
 
 def launch(recipe: Path, overrides: Sequence[str], config: str | None, processes: int | None) -> int:
     """Run the recipe under accelerate and wait for it; the exit code."""
-    return subprocess.call(command(recipe, overrides, config, processes), env=os.environ | {QUIET_LAUNCHER: "1"})
+    environment = {GRACE: GRACE_S} | os.environ | {QUIET_LAUNCHER: "1"}
+    return subprocess.call(command(recipe, overrides, config, processes), env=environment)
 
 
 def command(recipe: Path, overrides: Sequence[str], config: str | None, processes: int | None) -> list[str]:

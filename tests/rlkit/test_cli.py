@@ -11,7 +11,7 @@ import pytest
 
 from rlkit import cli, doctor, listing
 from rlkit.errors import RecipeError
-from rlkit.launch import command, find_config
+from rlkit.launch import command, find_config, launch
 from rlkit.plugins import ROOT
 from rlkit.recipe.keys import all_keys
 from rlkit.recipe.text import FOOTER, HEADER, is_launchable
@@ -153,6 +153,20 @@ def test_several_processes(folder, monkeypatch, gpus, module):
     monkeypatch.setattr("rlkit.launch.environment.gpu_numbers", lambda: ["0"] if gpus else [])
     line = command(Path("mine.yaml"), [], None, 2)
     assert line[2] == module and line[-3:] == ["-m", "rlkit", "mine.yaml"]
+
+
+@pytest.mark.parametrize("own", [None, "60"])
+def test_the_launcher_gives_processes_time_to_save(folder, monkeypatch, own):
+    from torch.distributed.launcher.api import LaunchConfig
+
+    called = []
+    monkeypatch.setattr(subprocess, "call", lambda command, env: called.append(env))
+    monkeypatch.delenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", raising=False)
+    if own:
+        monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", own)
+    launch(Path("mine.yaml"), [], None, 2)
+    monkeypatch.setattr("os.environ", called[0])
+    assert LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=2).shutdown_timeout == int(own or 300)
 
 
 def test_options_and_overrides_in_any_order(folder, capsys):
