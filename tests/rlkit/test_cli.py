@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -160,7 +161,8 @@ def test_the_launcher_gives_processes_time_to_save(folder, monkeypatch, own):
     from torch.distributed.launcher.api import LaunchConfig
 
     called = []
-    monkeypatch.setattr(subprocess, "call", lambda command, env: called.append(env))
+    ended = SimpleNamespace(wait=lambda: 0)
+    monkeypatch.setattr(subprocess, "Popen", lambda command, env, **_: called.append(env) or ended)
     monkeypatch.delenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", raising=False)
     if own:
         monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", own)

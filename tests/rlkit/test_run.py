@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -319,6 +320,37 @@ def test_rlkit_run_of_plain_yaml(folder, monkeypatch):
     assert command(Path("plain.yaml"), ["train.max_steps=2"], None, None)[1:3] == ["-m", "accelerate.commands.launch"]
     assert launch_recipe(Path("plain.yaml"), ["train.max_steps=2"], "single", None) == 0
     assert len(metrics("runs/plain")) == 2
+
+
+WAITS = """
+import os, time
+from pathlib import Path
+from rlkit.running import interrupt, ranks
+def run(recipe, folder):
+    with interrupt.held():
+        Path(f"pid{ranks.number()}").write_text(str(os.getpid()))
+        while not interrupt.requested():
+            time.sleep(0.02)
+        time.sleep(1)  # the step ends, a checkpoint is written
+        Path("saved").touch()
+"""
+
+
+@pytest.mark.parametrize(("number", "processes"), [(signal.SIGTERM, 1), (signal.SIGINT, 2)])
+def test_rlkit_run_hands_signals_on_and_waits_until_all_is_saved(folder, number, processes):
+    Path("waits.py").write_text(WAITS)
+    recipe("waits.yaml", algorithm="./waits.py")
+    code = f"from rlkit.cli import main; main(['run', 'waits.yaml', '--processes', '{processes}'])"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pids = [Path(f"pid{rank}") for rank in range(processes)]
+    while not all(pid.exists() and pid.read_text() for pid in pids):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, out + err
+    assert Path("saved").exists() and not any(psutil.pid_exists(int(pid.read_text())) for pid in pids)
+    assert f"waits: stopped by {number.name}. To go on: " in out
 
 
 def test_torchrun_with_two_processes_writes_once(folder):

@@ -146,7 +146,8 @@ def environment() -> dict[str, str]:
 
 
 def prepare(start: Path) -> None:
-    """The captioner, generators, pairs, captions, clicks and rewards that the jobs start from; made once."""
+    """The captioner, generators, pairs, captions, clicks and rewards that the jobs start from; made once, the
+    trained ones not again where they are there."""
     import pyarrow.parquet as pq
 
     from data_synth.feedback.simulate import World, simulate
@@ -171,6 +172,8 @@ def prepare(start: Path) -> None:
     for name, text in RECIPES.items():
         (start / f"{name}.yaml").write_text(text.replace(START, str(start)))
     for name, out in (("sft", "base"), ("pairs_image", "pairs")):
+        if (start / out).exists():
+            continue
         made = start / "made" / name
         command = [*RUN[:-1], str(start / f"{name}.yaml"), f"out={made}"]
         done = subprocess.run(command, cwd=start, env=environment(), capture_output=True, text=True)

@@ -13,12 +13,12 @@ found wrong, whose folders stay in <out>/work. Exit code 1 where anything differ
 
 import argparse
 import json
-import os
 import random
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -89,10 +89,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of the moments; a new one each time")
     parser.add_argument("--out", type=Path, default=Path("runs/torture"), help="folder of results.json and table.md")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     chosen = [job for job in jobs.all_jobs() if not options.only or job.name in options.only]
     place = options.out.resolve() / "work"
-    shutil.rmtree(place / "start", ignore_errors=True)
-    (place / "start").mkdir(parents=True)
+    (place / "start").mkdir(parents=True, exist_ok=True)
     tallies = kept(options.out / "results.json", options.seed)
     left = [job for job in chosen if job.name not in tallies]
     print(f"seed {options.seed}: {len(left)} of {len(chosen)} jobs", flush=True)
@@ -197,6 +197,8 @@ def torture(job: jobs.Job, place: Path, wanted: int, rng: random.Random) -> Tall
     finally:
         if server is not None:
             server.stop()
+        for one in psutil.Process().children(recursive=True):  # where it hangs, or this is stopped
+            one.kill()
 
 
 def fresh(place: Path, job: jobs.Job, name: str) -> Path:
@@ -232,20 +234,22 @@ def disturb(
     began = time.monotonic()
     while True:
         left = max(seconds - lived - (time.monotonic() - began), LEAST_LEFT * seconds)
-        if ended_within(process, rng.random() * left):
+        if ended_within(process, PATIENCE_S if tally.kills == most else rng.random() * left):
+            if process.returncode:
+                tally.other.append(f"it ended by itself after {tally.kills} kills: {last_words(folder)}")
+            return None
+        if tally.kills == most:
+            tally.other.append("it does not end")
             return None
         tally.kills += 1
         if server is not None and (tally.kills == 1 or rng.random() < 0.5):
             server.killed()
-            if tally.kills < most:
-                continue
-            return None
+            continue  # the job goes on without a new start
         below = psutil.Process(process.pid).children()
         victims = below if job.ranks > 1 else [*below, psutil.Process(process.pid)]
         rng.choice(victims).kill()
         if not ended_within(process, PATIENCE_S):  # the others must notice, or do without
             tally.other.append("one process was killed and the others went on waiting")
-            os.killpg(process.pid, signal.SIGKILL)
         return lived + time.monotonic() - began
 
 
