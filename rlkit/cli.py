@@ -61,6 +61,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # rlkit ls | head
         sys.stderr.close()
         sys.exit(0)
+    except KeyboardInterrupt:
+        print(f"\nrlkit {argv[0]}: stopped; files that are there are whole.", file=sys.stderr)
+        sys.exit(130)
     except Exception as error:
         from rlkit.running.machine import disk_sentence
 

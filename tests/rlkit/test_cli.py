@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -262,3 +263,9 @@ def test_a_bug_keeps_its_traceback(folder, monkeypatch):
     monkeypatch.setattr(cli, "check", lambda argv: {}["missing"])
     with pytest.raises(KeyError, match="missing"):
         cli.main(["check", "mine.yaml"])
+
+
+def test_ctrl_c_is_a_line_and_the_shells_exit_code(folder, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "check", lambda argv: signal.raise_signal(signal.SIGINT))
+    assert rlkit("check", "mine.yaml") == 130
+    assert capsys.readouterr().err == "\nrlkit check: stopped; files that are there are whole.\n"
