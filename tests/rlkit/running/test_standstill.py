@@ -103,11 +103,13 @@ def test_a_job_that_was_suspended_as_a_whole_goes_on(launched):
         assert process.poll() is None
         time.sleep(0.05)
     both = psutil.Process(process.pid).children()
-    for one in both:
+    for one in reversed(both):
         one.suspend()
-    time.sleep(10)
+        time.sleep(1)  # so that rank 0 has heard the last of rank 1
+    time.sleep(9)
     for one in both:
         one.resume()
+        time.sleep(2)  # machines do not wake at once
     _, told = process.communicate(timeout=200)
     assert process.returncode == 0, told
     assert Path("runs/mine/results.json").exists()
