@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -94,27 +95,6 @@ def test_waiting_for_one_that_works_is_no_standstill(launched):
     assert Path("runs/mine/results.json").exists()
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_a_job_that_was_suspended_as_a_whole_goes_on(launched):
-    """Slurm's suspend, or a laptop that slept: both processes stand still for longer than the time-out, then go on."""
-    process = launched("seed=2")
-    while not Path("ready").exists():
-        assert process.poll() is None
-        time.sleep(0.05)
-    both = psutil.Process(process.pid).children()
-    for one in reversed(both):
-        one.suspend()
-        time.sleep(1)  # so that rank 0 has heard the last of rank 1
-    time.sleep(9)
-    for one in both:
-        one.resume()
-        time.sleep(2)  # machines do not wake at once
-    _, told = process.communicate(timeout=200)
-    assert process.returncode == 0, told
-    assert Path("runs/mine/results.json").exists()
-
-
 def sign(folder, rank, still_s, waits):
     path = folder / f"{rank}.json"
     path.write_text(json.dumps(asdict(Sign(rank, f"node{rank}", 100 + rank, still_s, f"a.py:{rank}", waits))))
@@ -151,6 +131,47 @@ def test_how_old_a_sign_is_does_not_follow_a_clock_that_jumps(tmp_path):
     for now, stamp in ((100, 1400), (120, 8600)):  # an hour back, two on
         os.utime(path, (stamp, stamp))
         assert hearing.age(path, now) == 0 and hearing.age(path, now + 7) == 7
+
+
+class Looks:
+    """Stands for the event that ends the watch and for the clock: each look comes `pauses` s after the one before, and
+    rank 1 gives a sign before it where `hears` says so."""
+
+    def __init__(self, folder, pauses, hears):
+        self.folder, self.left, self.now = folder, list(zip(pauses, hears, strict=True)), 1000.0
+
+    def wait(self, pause):
+        if not self.left:
+            return True
+        seconds, heard = self.left.pop(0)
+        self.now += seconds
+        if heard:
+            sign(self.folder, 1, 0.0, False)
+            os.utime(self.folder / "1.json", (self.now, self.now))
+        return False
+
+
+@pytest.mark.parametrize(
+    ("pauses", "hears", "ends"),
+    [
+        ([1] * 40, [True] * 40, False),
+        (
+            [1] * 5 + [3600] + [1] * 10,
+            [True] * 5 + [False] * 3 + [True] * 8,
+            False,
+        ),  # Slurm's suspend: rank 1 wakes late
+        ([1] * 40, [True] * 5 + [False] * 35, True),
+        ([1] * 5 + [3600] + [1] * 30, [True] * 5 + [False] * 31, True),  # rank 1 does not wake
+    ],
+)
+def test_a_job_that_was_suspended_as_a_whole_is_no_standstill(tmp_path, monkeypatch, pauses, hears, ends):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(standstill, "STARTING_S", 3)
+    looks, told = Looks(tmp_path, pauses, hears), []
+    monkeypatch.setattr(time, "monotonic", lambda: looks.now)
+    monkeypatch.setattr(standstill, "_end", lambda name, sentence, speaks: told.append(sentence))
+    standstill._watch(tmp_path, 20, threading.get_ident(), looks)
+    assert bool(told) == ends and all("rank 1 (process 101 on node1) has given no sign for 20 s" in one for one in told)
 
 
 def test_alone_nothing_is_written(tmp_path, monkeypatch):
