@@ -30,7 +30,7 @@ from typing import Any
 from data_synth.errors import DataError
 from data_synth.jsonl import read_lines
 from data_synth.making.files import whole_json
-from data_synth.orphans import end_with_parent
+from data_synth.pool import end_with_parent
 from data_synth.records import REJECTED_NAME, Rejected
 from data_synth.whole import whole
 from reward_models import provenance

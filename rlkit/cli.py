@@ -65,12 +65,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"\nrlkit {argv[0]}: stopped; files that are there are whole.", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        from rlkit.running.machine import disk_sentence
+        from rlkit.running import machine
 
-        sentence = disk_sentence(error, Path.cwd())
-        if sentence is None:
+        told = machine.sentence(error, Path.cwd())
+        if told is None:
             raise
-        print(f"rlkit {argv[0]}: {sentence}", file=sys.stderr)
+        print(f"rlkit {argv[0]}: {told}", file=sys.stderr)
         sys.exit(1)
 
 

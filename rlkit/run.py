@@ -163,7 +163,7 @@ def explain(error: BaseException, train: Train, folder: Path) -> str | None:
         return str(error)
     if machine.out_of_memory(error):
         return f"the device ran out of memory. {smaller(train)}"
-    return machine.disk_sentence(error, folder)
+    return machine.sentence(error, folder)
 
 
 def smaller(train: Train) -> str:

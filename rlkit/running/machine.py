@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 import tempfile
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from rlkit.plugins import shown_path
@@ -23,9 +24,9 @@ FULL_WORDS = re.compile(
 MEMORY_WORDS = re.compile("DefaultCPUAllocator: (can't|not enough)|not enough memory: you tried to allocate")
 
 
-def disk_sentence(error: BaseException, folder: Path) -> str | None:
-    """What to do where the disk that holds `folder`, or the file the error names, is full or cannot be written; None
-    for any other error."""
+def sentence(error: BaseException, folder: Path) -> str | None:
+    """What to do where the disk that holds `folder`, or the file the error names, is full or cannot be written, or
+    where a worker was killed; None for any other error."""
     named = Path(str(error.filename)) if isinstance(error, OSError) and error.filename else None
     if _is_full(error):
         place, free = _fullest([named.parent] if named else [folder, Path(tempfile.gettempdir())])
@@ -37,6 +38,11 @@ def disk_sentence(error: BaseException, folder: Path) -> str | None:
         return f"{_shown(named or folder)}: the file system is read-only. Give another folder with out=..."
     if isinstance(error, PermissionError):
         return f"no permission to use {_shown(named or folder)}. Give another folder with out=..."
+    if isinstance(error, BrokenProcessPool):
+        return (
+            "a worker process was killed, as the system does where memory runs out. What was written whole stays "
+            "whole; launch again to go on, with fewer workers where there are keys for it (pairs.workers)."
+        )
     return None
 
 

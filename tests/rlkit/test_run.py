@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import psutil
@@ -203,6 +204,7 @@ def test_a_bug_stays_itself(folder):
         (sqlite3.OperationalError("database or disk is full"), "the disk is full"),
         (PermissionError(errno.EACCES, "Permission denied", "/runs"), "no permission to use /runs"),
         (OSError(errno.EROFS, "Read-only file system", "runs/x/.lock"), "runs/x/.lock: the file system is read-only"),
+        (BrokenProcessPool("A process in the process pool was terminated abruptly"), "a worker process was killed"),
         (torch.OutOfMemoryError("CUDA out of memory"), SMALLER),
         (RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you"), SMALLER),
         (MemoryError(), SMALLER),
