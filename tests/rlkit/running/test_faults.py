@@ -172,6 +172,21 @@ def test_a_second_ctrl_c_while_saving_leaves_the_checkpoint_before(name, start, 
     assert as_undisturbed(start())
 
 
+# ---- memory ---------------------------------------------------------------------------------------------------------
+
+
+def test_out_of_memory_names_what_to_change_and_is_gone_on_from(start, as_undisturbed, tmp_path):
+    def too_large():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        start(at(6, too_large))
+    sentence = explain(caught.value, recipe(per_device_train_batch_size=8).train, tmp_path / "cut")
+    assert "train.per_device_train_batch_size=4 train.gradient_accumulation_steps=2, which gives the same" in sentence
+    assert checkpoints(tmp_path) == {2: True, 4: True}
+    assert as_undisturbed(start())
+
+
 # ---- the disk -------------------------------------------------------------------------------------------------------
 
 
