@@ -128,7 +128,11 @@ def checkpoints(tmp_path) -> dict[int, bool]:
 
 
 def at(step: int, act: Callable[[], object]) -> Hook:
-    return lambda now: act() if now == step else None
+    def hook(now: int) -> None:
+        if now == step:
+            act()
+
+    return hook
 
 
 # ---- signals --------------------------------------------------------------------------------------------------------
@@ -143,7 +147,30 @@ def test_one_signal_ends_the_step_and_saves(start, as_undisturbed, tmp_path, num
     assert as_undisturbed(start())
 
 
-def test_a_second_ctrl_c_ends_at_once(start, as_undisturbed, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_one_signal_that_comes_twice_is_one(start, as_undisturbed, tmp_path, number):
+    """Slurm sends SIGTERM to every process of a job, and torchrun hands on what it got: each rank hears it twice."""
+
+    def twice():
+        signal.raise_signal(number)
+        signal.raise_signal(number)
+
+    with pytest.raises(interrupt.Interrupted), interrupt.caught():
+        start(at(5, twice))
+    assert checkpoints(tmp_path) == {4: True, 5: True}
+    assert as_undisturbed(start())
+
+
+def test_a_second_sigterm_changes_nothing_however_late(start, tmp_path, monkeypatch):
+    monkeypatch.setattr(interrupt, "COPY_S", 0.0)
+    with pytest.raises(interrupt.Interrupted) as stopped, interrupt.caught():
+        start(at(5, lambda: [signal.raise_signal(signal.SIGTERM) for _ in range(2)]))
+    assert stopped.value.exit_code == 143 and checkpoints(tmp_path) == {4: True, 5: True}
+
+
+def test_a_second_ctrl_c_ends_at_once(start, as_undisturbed, tmp_path, monkeypatch):
+    monkeypatch.setattr(interrupt, "COPY_S", 0.0)
+
     def twice():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
@@ -158,6 +185,7 @@ def test_a_second_ctrl_c_ends_at_once(start, as_undisturbed, tmp_path):
 
 def test_a_second_ctrl_c_while_saving_leaves_the_checkpoint_before(name, start, as_undisturbed, tmp_path, monkeypatch):
     module, function = SAVING[name]
+    monkeypatch.setattr(interrupt, "COPY_S", 0.0)
     with pytest.raises(interrupt.Interrupted), interrupt.caught(), monkeypatch.context() as patch:
 
         def once_more(*_, **__):
