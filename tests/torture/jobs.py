@@ -60,7 +60,7 @@ RECIPES = {
     + CAPTION.replace("num_clips: 24", "num_clips: 24, num_labelled: 16")
     + SLOW_STEPS,
     "grpo": "algorithm: grpo\nmodel: {id: START/base, vision: frozen}\nrewards: [START/own.py]\n"
-    "sampling: {max_completion_length: 6}\ngrpo: {num_generations: 4, num_iterations: 2}\n"
+    "sampling: {max_completion_length: 6, gate: off}\ngrpo: {num_generations: 4, num_iterations: 2}\n"
     "guards: {every: 4, num_clips: 2}\n" + CAPTION + SLOW_STEPS,
     "reward": "algorithm: reward\nmodel: {id: START/base, vision: frozen}\nnegatives: [order_swap, event_replace]\n"
     "num_negatives: 3\n" + CAPTION.partition("evaluate")[0] + "evaluate: {num_clips: 4}\n" + SLOW_STEPS,
