@@ -30,6 +30,7 @@ from typing import Any
 from data_synth.errors import DataError
 from data_synth.jsonl import read_lines
 from data_synth.making.files import whole_json
+from data_synth.pool import end_with_parent
 from data_synth.records import REJECTED_NAME, Rejected
 from data_synth.whole import whole
 from reward_models import provenance
@@ -153,7 +154,7 @@ def mix(
     jobs = [(shard, work / f"{number:05d}.jsonl", tuple(edges)) for number, shard in enumerate(shards)]
     tally = Tally()
     if workers > 1:
-        with ProcessPoolExecutor(workers, mp_context=_context()) as pool:
+        with ProcessPoolExecutor(workers, _context(), end_with_parent) as pool:
             for one in pool.map(_prepare, jobs):
                 tally.update(one)
     else:

@@ -1,5 +1,6 @@
 """Sampled frames on disk, so that a clip is decoded once and memory-mapped from then on."""
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -97,8 +98,9 @@ class FramesCache:
         self._bytes = sum(size for _, size, _ in entries)
         newest = entries[-1][0] if entries else 0.0
         for path in self.folder.glob("??/.part-*"):
-            if newest - path.stat().st_mtime > ORPHAN_AGE:
-                path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # its writer is done
+                if newest - path.stat().st_mtime > ORPHAN_AGE:
+                    path.unlink()
         for _, size, path in entries:
             if self._bytes <= 0.9 * self.max_bytes:
                 break
@@ -126,7 +128,8 @@ def _write_aside(path: Path, write) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             write(file)
-        Path(aside).replace(path)
+        with contextlib.suppress(FileNotFoundError):  # the clock jumped, and another process took it for an orphan
+            Path(aside).replace(path)
     finally:
         Path(aside).unlink(missing_ok=True)
 

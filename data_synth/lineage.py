@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,34 +17,43 @@ from data_synth.records import (
 )
 from data_synth.whole import whole
 
+REMOVING_NAME = "removing.json"
 SHINGLE = 4  # words, or characters of Chinese, per shingle
 PERMUTATIONS = 128
 
 
-def remove_sources(folder: str | Path, source_ids: Collection[str]) -> int:
+def remove_sources(folder: str | Path, source_ids: Collection[str], also: Callable[[], object] | None = None) -> int:
     """Remove all pairs that descend from these sources, directly or through other pairs; returns how many went.
 
     A pair descends from a source when its source_id names it, or its source_id or parent_id names a removed pair. A
     rejected answer that borrows words of a removed source (`borrowed_from` in its edit) goes as well, and with the last
     one its pair. Quarantined rows of these sources go too. Shards without a descendant keep their bytes. A source that
     nothing descends from is an error, so that a mistyped id is not taken for done.
+
+    `also` is called when they are gone. What goes is noted in removing.json until then: where this was killed, the same
+    call goes on, though the sources themselves may be gone already and only their descendants are left.
     """
     folder, wanted = Path(folder), set(source_ids)
+    note = folder / REMOVING_NAME
+    begun = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {"sources": [], "pairs": []}
     records = read_records(folder)
     lineage = records.select_columns(["pair_id", "source_id", "parent_id", "edit"])
     found = {row["source_id"] for row in lineage}
     found |= {lender for row in lineage for lender in _lenders(row)}
     found |= {str(bad.row.get(key)) for bad in _quarantine(folder) if bad.row for key in ("source_id", "id")}
-    missing = wanted - found
+    missing = wanted - found - set(begun["sources"])
     if missing:
         raise DataError(f"{folder}: no pair has the source_id {', '.join(map(repr, sorted(missing)))}.")
-    gone, parents, size = set(), set(wanted), -1
+    wanted |= set(begun["sources"])
+    gone, parents, size = set(begun["pairs"]), wanted | set(begun["pairs"]), -1
     while len(gone) > size:  # until no further pair descends from a removed one
         size = len(gone)
         for row in lineage:
             if row["source_id"] in parents or row["parent_id"] in gone:
                 gone.add(row["pair_id"])
         parents |= gone
+    with whole(note, "w") as file:
+        json.dump({"sources": sorted(wanted), "pairs": sorted(gone)}, file)
     number = 0
     for shard in shards_of(folder):
         rows = read_records(shard)
@@ -54,6 +63,9 @@ def remove_sources(folder: str | Path, source_ids: Collection[str]) -> int:
             number += sum(row is None for row in kept)
             write_shard(shard, [row for row in kept if row is not None])
     _write_quarantine(folder, parents)
+    if also is not None:
+        also()
+    note.unlink()
     return number
 
 

@@ -163,12 +163,12 @@ def write_records(
 
     Rows that a source rejected already (Rejected) pass through to that file. A row may leave out columns; pair_id is
     computed, and checked when given. With root, media files must exist below it. Memory does not depend on the number
-    of rows. The shards appear together, after the last row; a folder that holds pairs already is refused unless
-    overwrite is set.
+    of rows. The shards appear together, after the last row, the first of them last: where it is, all are. A folder
+    that holds pairs already is refused unless overwrite is set.
     """
-    folder = Path(folder)
+    folder, first_path = Path(folder), Path(folder) / SHARD_NAME.format(0)
     old = sorted(folder.glob("pairs-*.parquet"))
-    if old and not overwrite:
+    if first_path.is_file() and not overwrite:
         raise DataError(f"{folder}: already holds {len(old)} shards of pairs; give another folder or remove them.")
     folder.mkdir(parents=True, exist_ok=True)
     written = Written()
@@ -185,10 +185,11 @@ def write_records(
                 _write_shard(aside / names[0], iter(()))
         if written.quarantined:
             names.append(REJECTED_NAME)
+        first_path.unlink(missing_ok=True)
         for path in [*old, folder / REJECTED_NAME]:
             if path.name not in names:
                 path.unlink(missing_ok=True)
-        for name in names:
+        for name in reversed(names):
             (aside / name).replace(folder / name)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

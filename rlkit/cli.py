@@ -61,6 +61,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # rlkit ls | head
         sys.stderr.close()
         sys.exit(0)
+    except KeyboardInterrupt:
+        print(f"\nrlkit {argv[0]}: stopped; files that are there are whole.", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        from rlkit.running import machine
+
+        told = machine.sentence(error, Path.cwd())
+        if told is None:
+            raise
+        print(f"rlkit {argv[0]}: {told}", file=sys.stderr)
+        sys.exit(1)
 
 
 def dispatch(argv: list[str]) -> int:

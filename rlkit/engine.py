@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 import random
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -205,11 +204,7 @@ class Loop:
         save_file(tensors, path / f"rng-{ranks.number()}.safetensors")
         write_text(path / f"rng-{ranks.number()}.json", json.dumps(state))
         ranks.wait()
-        folder.checkpoint_complete(self.step)
-        if folder.main:
-            whole = sorted(folder.checkpoints.glob("checkpoint-*"), key=lambda one: int(one.name.rpartition("-")[2]))
-            for old in whole[: -self.settings.save_total_limit]:
-                shutil.rmtree(old)
+        folder.checkpoint_complete(self.step, self.settings.save_total_limit)
 
     def load(self, path: Path) -> None:
         """Go on where `save` left off."""

@@ -3,22 +3,50 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
+
+import psutil
 
 from rlkit.errors import RlkitError
 from rlkit.last_line import QUIET_LAUNCHER
 from rlkit.plugins import ROOT
 from rlkit.running import environment
 
+GRACE, GRACE_S = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "300"
+"""Seconds from SIGTERM to SIGKILL: torch's 30 are too few for a step and a large checkpoint."""
+HANDED_ON = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if os.name == "posix" else []))
 DEFAULTS = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
 
 
 def launch(recipe: Path, overrides: Sequence[str], config: str | None, processes: int | None) -> int:
-    """Run the recipe under accelerate and wait for it; the exit code."""
-    return subprocess.call(command(recipe, overrides, config, processes), env=os.environ | {QUIET_LAUNCHER: "1"})
+    """Run the recipe under accelerate and wait for it; the exit code, which is the shell's for a signal that came.
+
+    Ctrl-C and SIGTERM are handed on to the run, which saves: accelerate's launcher of one process would leave it alone
+    with SIGTERM, and end before it on Ctrl-C.
+    """
+    environment = {GRACE: GRACE_S} | os.environ | {QUIET_LAUNCHER: "1"}
+    received: list[int] = []
+    line = command(recipe, overrides, config, processes)
+    process = subprocess.Popen(line, env=environment, start_new_session=True)  # else Ctrl-C reaches the launcher too
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        below = psutil.Process(process.pid).children()
+        one = below[0] if len(below) == 1 else process  # torchrun hands signals on by itself
+        one.send_signal(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
+
+    before = {number: signal.signal(number, hand_on) for number in HANDED_ON}
+    try:
+        code = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 128 + received[0] if received and code else code
 
 
 def command(recipe: Path, overrides: Sequence[str], config: str | None, processes: int | None) -> list[str]:

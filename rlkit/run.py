@@ -3,7 +3,6 @@ here."""
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from rlkit.errors import RlkitError
 from rlkit.last_line import repeat_after_launcher
 from rlkit.recipe import ALGORITHM, Train
 from rlkit.recipe.file import Step, load_chain
-from rlkit.running import interrupt, ranks, standstill
+from rlkit.running import interrupt, machine, ranks, standstill
 from rlkit.running.folder import RunFolder, lock, prepare
 
 
@@ -53,7 +52,7 @@ def run(path: str | Path, overrides: Sequence[str] = ()) -> list[RunFolder]:
 
 def _named(error: Exception, step: Step, last: Step) -> Exception:
     """The error as users see it: one sentence, with the needed recipe's name where it was one; a bug stays itself."""
-    sentence = explain(error, step.recipe.train)
+    sentence = explain(error, step.recipe.train, step.out)
     if sentence is None or (step is last and isinstance(error, RlkitError)):
         return error
     where = "" if step is last else f"in {step.name}, which {last.name} needs: "
@@ -155,20 +154,16 @@ def resume_command(path: str | Path, overrides: Sequence[str]) -> str:
     return " ".join(["accelerate launch", plugins.shown_path(Path(path)), *overrides])
 
 
-def explain(error: BaseException, train: Train) -> str | None:
-    """One sentence for an error that a user can put right; None for one that is ours, which keeps its traceback."""
+def explain(error: BaseException, train: Train, folder: Path) -> str | None:
+    """One sentence for an error that a user can put right; None for one that is ours, which keeps its traceback.
+    `folder` is the run's."""
     from data_synth.errors import DataError
 
     if isinstance(error, RlkitError | DataError):
         return str(error)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk is full ({error.filename or 'while writing'}). Free some space and launch again to resume."
-    if isinstance(error, PermissionError):
-        return f"no permission to use {error.filename}. Give another run folder with out=..."
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+    if machine.out_of_memory(error):
         return f"the device ran out of memory. {smaller(train)}"
-    return None
+    return machine.sentence(error, folder)
 
 
 def smaller(train: Train) -> str:

@@ -27,6 +27,7 @@ from data_synth.making import balancing, finish, intake, mirror, old, report, sp
 from data_synth.making.files import lines_of, wait_for, whole_json, whole_lines
 from data_synth.making.make import make, read_ahead
 from data_synth.making.options import Options
+from data_synth.pool import end_with_parent
 from data_synth.records import REJECTED_NAME, SHARD_NAME, Rejected, write_shard
 from data_synth.sources import CaptionRow
 from data_synth.whole import whole
@@ -267,7 +268,7 @@ def _pool(
             function(work, options, number)
     else:
         spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers, len(numbers)), mp_context=spawn) as pool:
+        with ProcessPoolExecutor(min(workers, len(numbers)), spawn, end_with_parent) as pool:
             futures = [pool.submit(function, work, options, number) for number in numbers]
             try:
                 for done, future in enumerate(as_completed(futures)):

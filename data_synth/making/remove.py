@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 
 from data_synth.lineage import remove_sources
@@ -16,8 +17,13 @@ def remove(out: str | Path, source_ids: Collection[str]) -> int:
     The next build reads the captions again, and quarantines these ids without their content.
     """
     out, gone = Path(out), frozenset(source_ids)
+    return remove_sources(out, gone, partial(_forget, out, gone))
+
+
+def _forget(out: Path, gone: frozenset[str]) -> None:
+    """What a later build would take over."""
+    old.remember_removed(out, gone)
     work = out / ".work"
-    number = remove_sources(out, gone)
     for path in [*work.glob("made/*.zst"), *work.glob("old/*.zst")]:
         rows = list(lines_of(path))
         kept = [row for row in rows if row["id"] not in gone]
@@ -29,5 +35,3 @@ def remove(out: str | Path, source_ids: Collection[str]) -> int:
         whole_json(work / "plan.json", {**json.loads((work / "plan.json").read_text()), "source": "removed"})
     for copy in list(out.rglob(".arrow")):
         shutil.rmtree(copy)
-    old.remember_removed(out, gone)
-    return number

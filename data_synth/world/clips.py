@@ -5,12 +5,12 @@ clips renders only the missing ones, and a killed run goes on where it stopped.
 """
 
 import json
-import multiprocessing
 import random
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from data_synth.pool import in_processes
 from data_synth.video import write_mp4
 from data_synth.whole import whole
 from data_synth.world.captions import parse, probes, true_caption
@@ -48,10 +48,9 @@ def render_clips(
         directory.mkdir(parents=True, exist_ok=True)
     task = partial(_render_one, folder, seed, split, num_events)
     if workers > 1 and len(missing) > 64:
-        with multiprocessing.get_context("spawn").Pool(workers) as pool:
-            for _ in pool.imap(task, missing, chunksize=32):
-                done += 1
-                yield done
+        for _ in in_processes(task, missing, workers):
+            done += 1
+            yield done
     else:
         for index in missing:
             task(index)

@@ -5,7 +5,6 @@ A row is a dict: `id`, `video` (path), `caption` (what a captioner is trained on
 """
 
 import json
-import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ import numpy as np
 
 from data_synth.folder import Captioned, sift_folder
 from data_synth.frames_cache import FramesCache
+from data_synth.pool import in_processes
 from data_synth.video import Clip, read_clip
 from data_synth.world.clips import render_clips, write_captions
 from data_synth.world.noise import Noise
@@ -120,9 +120,8 @@ def decode(reader: Reader, rows: Sequence[dict[str, Any]], progress: Progress) -
     progress.stage(f"decoding {len(rows):,} clips", total=len(mine))
     task = partial(_decode_row, reader)
     workers = max((os.cpu_count() or 1) // ranks.count(), 1)
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        for done, _ in enumerate(pool.imap(task, (_place(rows[at]) for at in mine), chunksize=32), 1):
-            progress.step(done)
+    for done, _ in enumerate(in_processes(task, (_place(rows[at]) for at in mine), workers), 1):
+        progress.step(done)
 
 
 def _place(row: dict[str, Any]) -> tuple[str, float | None, float | None]:

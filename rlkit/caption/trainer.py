@@ -207,7 +207,7 @@ def train(
         recipe,
         examples,
         args=training_arguments(recipe, folder),
-        callbacks=[MarkCheckpoints(folder), StopWhenAsked(), *(callbacks or [])],
+        callbacks=[MarkCheckpoints(folder, recipe.train.save_total_limit), StopWhenAsked(), *(callbacks or [])],
         optimizers=(optimizer(captioner.model, recipe), None),
     )
     checkpoint = folder.last_checkpoint()

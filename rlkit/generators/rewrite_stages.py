@@ -153,7 +153,7 @@ def _trainer(stage: Stage, kind: Callable[..., Trainer], make: Callable, rows: l
         args=training_arguments(stage.recipe, stage.folder, make),
         train_dataset=Dataset.from_list(rows),
         processing_class=stage.tokenizer,
-        callbacks=[NoPickles(), MarkCheckpoints(stage.folder), StopWhenAsked()],
+        callbacks=[NoPickles(), MarkCheckpoints(stage.folder, stage.recipe.train.save_total_limit), StopWhenAsked()],
         peft_config=lora,
     )
 

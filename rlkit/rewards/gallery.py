@@ -4,7 +4,6 @@ Rows of one picture are compared. One is better where no label of it is worse an
 all labels are equal; where one lacks a label that the other has, nothing is said.
 """
 
-import multiprocessing
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -19,6 +18,7 @@ from data_synth.gallery import dataset
 from data_synth.gallery.camera import taken
 from data_synth.gallery.degrade import ATTRIBUTES, DEGRADATIONS, visible
 from data_synth.gallery.scenes import render
+from data_synth.pool import in_processes
 from rlkit.recipe import Data
 from rlkit.rewards.labels import Group, Item, Pair
 from rlkit.running import ranks
@@ -58,9 +58,8 @@ def training_rows(count: int, *, seed: int, size: int, workers: int = 1) -> Iter
         for picture in pictures:
             yield from rows_of(picture, size)
         return
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        for rows in pool.imap(partial(rows_of, size=size), pictures, chunksize=4):
-            yield from rows
+    for rows in in_processes(partial(rows_of, size=size), pictures, workers, chunksize=4):
+        yield from rows
 
 
 def rows_of(picture: int, size: int) -> list[dict[str, Any]]:

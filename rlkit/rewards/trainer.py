@@ -251,7 +251,7 @@ def train(
         recipe,
         featured(reward, examples, progress) if frozen else examples,
         args=training_arguments(recipe, folder),
-        callbacks=[MarkCheckpoints(folder), StopWhenAsked()],
+        callbacks=[MarkCheckpoints(folder, recipe.train.save_total_limit), StopWhenAsked()],
         optimizers=(optimizer(model, recipe), None),
     )
     seconds = fit(trainer, recipe, len(examples), folder, tracker, progress, stage=stage)

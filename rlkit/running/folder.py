@@ -96,19 +96,37 @@ class RunFolder:
             write_text(self.path / name, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
     def last_checkpoint(self) -> Path | None:
-        """The newest whole checkpoint, or None. What a kill left half written is removed by the main process."""
+        """The newest whole checkpoint, or None. What a kill left half written is removed by the main process; one that
+        was whole and is damaged now is set aside, and said."""
         whole = []
         for path in self.checkpoints.glob("checkpoint-*"):
-            if (path / "complete").is_file():
+            damage = _damage(path)
+            if damage == "":
                 whole.append(path)
-            elif self.main:
+            elif self.main and damage is None:
                 shutil.rmtree(path)
-        return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+            elif self.main:
+                aside = path.with_name(f"damaged-{path.name}")
+                shutil.rmtree(aside, ignore_errors=True)
+                path.rename(aside)
+                print(f"{shown_path(path)}: {damage}, so it is not used; it lies in {aside.name} now.", flush=True)
+        return max(whole, key=_step_of, default=None)
 
-    def checkpoint_complete(self, step: int) -> None:
-        """Mark `checkpoints/checkpoint-<step>` as whole; call when every rank has written its part."""
-        if self.main:
-            write_text(self.checkpoints / f"checkpoint-{step}" / "complete", "")
+    def checkpoint_complete(self, step: int, keep: int | None = None) -> None:
+        """Mark `checkpoints/checkpoint-<step>` as whole; call when every rank has written its part. `keep` is how many
+        of the newest stay, by their steps and not by the clock, which may jump."""
+        if not self.main:
+            return
+        path = self.checkpoints / f"checkpoint-{step}"
+        sizes = {}
+        for file in sorted(file for file in path.rglob("*") if file.is_file()):
+            with file.open("rb+") as opened:
+                os.fsync(opened.fileno())  # else power may go while the mark is on disk and a weight is not
+            sizes[file.relative_to(path).as_posix()] = file.stat().st_size
+        write_text(path / "complete", json.dumps(sizes))
+        for old in sorted(self.checkpoints.glob("checkpoint-*"), key=_step_of)[: -keep if keep else 0]:
+            (old / "complete").unlink(missing_ok=True)  # first: a kill must not leave half a one that counts
+            shutil.rmtree(old)
 
     def finish(self, results: Mapping[str, Any]) -> None:
         """Write results.json, whole and last; the run is finished from here on."""
@@ -207,11 +225,14 @@ def write_text(path: Path, text: str) -> None:
     """Write a file so that it is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    try:
+        with aside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)  # on a full disk it would take room for nothing
 
 
 def write_folder(path: Path, fill: Callable[[Path], object]) -> None:
@@ -221,6 +242,26 @@ def write_folder(path: Path, fill: Callable[[Path], object]) -> None:
     fill(aside)
     shutil.rmtree(path, ignore_errors=True)
     aside.rename(path)
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint that was marked as whole, "" where nothing is; None where it never was."""
+    try:
+        sizes = json.loads((checkpoint / "complete").read_text(encoding="utf-8") or "{}")
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return "the mark `complete` is damaged"
+    for name, size in sizes.items():
+        file = checkpoint / name
+        found = file.stat().st_size if file.is_file() else None
+        if found != size:
+            return f"{name} " + ("is missing" if found is None else f"has {found:,} bytes of {size:,}")
+    return ""
 
 
 def _number(value: Any) -> Any:

@@ -1,14 +1,23 @@
-"""Ctrl-C and SIGTERM (Slurm, torchrun): finish the step, save, then stop with the command that resumes."""
+"""Ctrl-C and SIGTERM (Slurm, torchrun): finish the step, save, then stop with the command that resumes.
+
+A second Ctrl-C stops at once. One signal often comes twice: Slurm and the terminal send it to all processes, and
+torchrun hands on to its processes what it gets itself. What follows within COPY_S is therefore taken for the same one,
+and a further SIGTERM changes nothing: SIGKILL follows it.
+"""
 
 from __future__ import annotations
 
+import math
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from rlkit.running import ranks
+
+COPY_S = 2.0
 
 
 class Interrupted(KeyboardInterrupt):
@@ -25,13 +34,15 @@ class _State:
     process: int | None = None
     held: bool = False
     waiting: int | None = None
+    last: float = -math.inf
+    """When the last one came that counted."""
 
 
 @contextmanager
 def caught() -> Iterator[None]:
     """Inside, both signals raise Interrupted, or wait for the end of the step inside `held()`."""
     numbers = (signal.SIGINT, signal.SIGTERM)
-    _State.process = os.getpid()
+    _State.process, _State.last = os.getpid(), -math.inf
     before = [signal.signal(number, _received) for number in numbers]
     try:
         yield
@@ -44,8 +55,12 @@ def _received(number: int, frame: FrameType | None) -> None:
     if os.getpid() != _State.process:  # a worker forked from the run: it just ends, without a word
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
+    now = time.monotonic()
+    if now - _State.last < COPY_S or (_State.waiting is not None and number != signal.SIGINT):
+        return
+    _State.last = now
     if _State.held and _State.waiting is None:
-        _State.waiting = number  # a second signal does not wait
+        _State.waiting = number
         return
     raise Interrupted(number)
 

@@ -15,9 +15,10 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -28,6 +29,9 @@ from rlkit.running.folder import write_text
 EXIT_CODE = 3
 LOOKS = 20
 """Looks at the main thread within the time-out. One that is at the same place in all of them has not moved."""
+
+LATE = 4
+"""Pauses by which a look comes late where the whole process was suspended."""
 
 STARTING_S = 300
 """A process that has given no sign so far may still be importing."""
@@ -50,6 +54,28 @@ class Sign:
     """In a collective, for others."""
 
 
+class Hearing:
+    """How long ago, by this process's own clock, which never jumps, each file was last written."""
+
+    def __init__(self) -> None:
+        self.heard: dict[Path, tuple[tuple[int, int] | None, float | None]] = {}
+
+    def age(self, path: Path, now: float) -> float | None:
+        """Seconds at the time `now`; None where the file is not there, or as it was at the first look: of an earlier
+        launch."""
+        try:
+            stat = path.stat()
+            mark = (stat.st_ino, stat.st_mtime_ns)
+        except FileNotFoundError:
+            mark = None
+        if path not in self.heard:
+            self.heard[path] = (mark, None)
+        elif mark is not None and mark != self.heard[path][0]:
+            self.heard[path] = (mark, now)
+        since = self.heard[path][1]
+        return None if since is None else now - since
+
+
 @contextmanager
 def watched(folder: Path, timeout_s: float) -> Iterator[None]:
     """Inside, a thread watches this process and the others; alone, or with 0 seconds, nothing happens."""
@@ -68,11 +94,13 @@ def watched(folder: Path, timeout_s: float) -> Iterator[None]:
 
 
 def _watch(signs: Path, timeout_s: float, main_thread: int, ended: threading.Event) -> None:
-    """Every so often: write where we are, read where the others are, and end it all where nothing moves."""
+    """Every so often: write where we are, read where the others are, and end it all where nothing moves. Time in which
+    this thread did not run either, as when Slurm suspends a job, does not count."""
     began = moved = time.monotonic()
     last: tuple[object, ...] = ()
+    hearing, pause, suspended = Hearing(), timeout_s / LOOKS, 0.0
     while True:
-        now = time.monotonic()
+        now = time.monotonic() - suspended
         frame = sys._current_frames().get(main_thread)
         at = (_cpu_time(main_thread), *_position(frame))
         if at != last:
@@ -81,11 +109,13 @@ def _watch(signs: Path, timeout_s: float, main_thread: int, ended: threading.Eve
         own = signs / f"{ranks.number()}.json"
         sign = Sign(ranks.number(), socket.gethostname(), os.getpid(), round(now - moved, 1), place, waits)
         write_text(own, json.dumps(asdict(sign)))
-        sentence, speaker = verdict(own, timeout_s, now - began)
+        sentence, speaker = verdict(own, timeout_s, now - began, partial(hearing.age, now=now))
         if sentence:
             _end(signs.parent.name, sentence, speaks=speaker == ranks.number())
-        if ended.wait(timeout_s / LOOKS):
+        if ended.wait(pause):
             return
+        late = time.monotonic() - suspended - now - pause
+        suspended += late if late > LATE * pause else 0.0
 
 
 def _end(name: str, sentence: str, *, speaks: bool) -> None:
@@ -100,16 +130,13 @@ def _end(name: str, sentence: str, *, speaks: bool) -> None:
     os._exit(EXIT_CODE)
 
 
-def verdict(own: Path, timeout_s: float, waited_s: float) -> tuple[str, int]:
+def verdict(own: Path, timeout_s: float, waited_s: float, age_of: Callable[[Path], float | None]) -> tuple[str, int]:
     """What is wrong, as the process whose sign is `own` sees it after `waited_s` seconds, "" where something moves; and
-    the rank that says so. Ages are by the clock of the disk, so that the machines' own may differ."""
-    now = own.stat().st_mtime
+    the rank that says so. `age_of` a sign is as Hearing tells it."""
     found, silent = [], []
     for rank in range(ranks.count()):
         path = own.with_name(f"{rank}.json")
-        age = now - path.stat().st_mtime if path.is_file() else None
-        if age is not None and age > waited_s + 1:
-            age = None  # of an earlier launch
+        age = 0.0 if path == own else age_of(path)
         sign = Sign(**json.loads(path.read_text(encoding="utf-8"))) if age is not None else None
         if age is None and waited_s < STARTING_S:
             continue

@@ -20,15 +20,18 @@ from rlkit.running.tracking import Tracker, attach, for_transformers
 
 
 class MarkCheckpoints(TrainerCallback):
-    """Marks a checkpoint as whole once every file of it is written; resuming reads only marked ones."""
+    """Marks a checkpoint as whole once every file of it is written, and then drops the oldest above `keep`.
 
-    def __init__(self, folder: RunFolder) -> None:
-        self.folder = folder
+    transformers would drop them before the mark, and by the clock: after a jump back, the newest first.
+    """
+
+    def __init__(self, folder: RunFolder, keep: int) -> None:
+        self.folder, self.keep = folder, keep
 
     def on_save(self, args, state, control, **_: object) -> None:
         """After the last file of a checkpoint, of every process."""
         ranks.wait()
-        self.folder.checkpoint_complete(state.global_step)
+        self.folder.checkpoint_complete(state.global_step, self.keep)
 
 
 class RecipeTrainer(Trainer):
@@ -43,7 +46,10 @@ class RecipeTrainer(Trainer):
         self._metrics.setdefault(name, []).append((value, weight))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the metrics' means; leaves out `train_loss`, which forgets what was before a resume."""
+        """Adds the metrics' means; leaves out `train_loss`, which forgets what was before a resume, and the line at the
+        end of a training that goes on another time."""
+        if "train_runtime" in logs and interrupt.requested():
+            return
         merged: dict[str, list[tuple[float, float]]] = {}
         for one in ranks.gathered(self._metrics):
             for name, values in one.items():
@@ -104,8 +110,7 @@ def training_arguments(
         logging_nan_inf_filter=False,
         save_strategy="steps" if train.save_steps else "no",
         save_steps=train.save_steps or 500,
-        # The old checkpoint goes before the new one is marked: with one alone a kill in between would lose both.
-        save_total_limit=train.save_total_limit + 1,
+        save_total_limit=None,  # MarkCheckpoints drops the old ones
         activation_checkpointing=train.gradient_checkpointing,
         bf16=train.bf16,
         dataloader_num_workers=train.dataloader_num_workers,

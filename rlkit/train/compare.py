@@ -24,8 +24,8 @@ from rlkit.report.compare_table import differences, markdown
 from rlkit.report.finish import finish
 from rlkit.run import decide, explain, say, settle
 from rlkit.running import interrupt, ranks
-from rlkit.running.folder import RunFolder, write_text
-from rlkit.running.workers import Job, run_jobs
+from rlkit.running.folder import RunFolder, lock, write_text
+from rlkit.running.workers import Job, end_with_parent, run_jobs
 
 
 def run(recipe: Recipe, folder: RunFolder) -> None:
@@ -116,11 +116,14 @@ def main(argv: Sequence[str]) -> int:
     one = one_recipe(recipe, folder, name, seed)
     try:
         with interrupt.caught():
-            run_system(one, folder_of(folder, recipe.compare, name, seed), name, main=True)
+            out = folder_of(folder, recipe.compare, name, seed)
+            out.mkdir(parents=True, exist_ok=True)
+            with lock(out):
+                run_system(one, out, name, main=True)
     except interrupt.Interrupted as stop:
         return stop.exit_code
     except Exception as error:
-        sentence = explain(error, one.train)
+        sentence = explain(error, one.train, folder.path)
         if sentence is None:
             raise
         print(sentence, file=sys.stderr)
@@ -129,4 +132,5 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     sys.exit(main(sys.argv[1:]))

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from data_synth.records import content_hash, read_records, write_records
+from data_synth.records import SHARD_NAME, content_hash, read_records, write_records
 from data_synth.world.captions import PROMPTS
 from rlkit import losses, models
 from rlkit.caption import clips, judge_gate, judges, one_row, own_samples, pairs, reference, rows, trainer
@@ -92,7 +92,7 @@ def make_pairs(
     if recipe.data.source == "pairs":
         return Path(recipe.data.pairs)
     target = folder.path / "pairs"
-    there = bool(list(target.glob("pairs-*.parquet")))
+    there = (target / SHARD_NAME.format(0)).is_file()
     if ranks.gathered(there)[0]:  # as the main process, which alone writes, found it
         return target
     question = PROMPTS[recipe.data.language]

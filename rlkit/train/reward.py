@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 import reward_models
-from data_synth.records import read_records, write_records
+from data_synth.records import SHARD_NAME, read_records, write_records
 from data_synth.world.captions import PROMPTS
 from reward_models import agreement
 from rlkit import models, reward_losses
@@ -55,7 +55,7 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
         if own:
             samples = own_samples.draw(captioner, found, recipe, question, progress)
         progress.stage("making preference pairs")
-        if folder.main and not list(target.glob("pairs-*.parquet")):
+        if folder.main and not (target / SHARD_NAME.format(0)).is_file():
             is_true = own_samples.truth_test(recipe)
             made = pairs.labelled_pairs(
                 found.labelled(), recipe, question=question, pool=pool, samples=samples, is_true=is_true

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from data_synth import lineage
 from data_synth.errors import DataError
 from data_synth.lineage import remove_sources, shingles, split_of
-from data_synth.records import Rejected, make_record, read_records, text_of, write_records
+from data_synth.records import Rejected, make_record, read_records, text_of, write_records, write_shard
 
 
 def shards(folder: Path) -> dict[str, bytes]:
@@ -31,6 +32,32 @@ def test_a_removed_source_takes_exactly_its_descendants(tmp_path):
     write_records([others[0], again, first, others[1], refined, *others[2:]], tmp_path)
     assert remove_sources(tmp_path, ["a"]) == 3
     assert [text_of(row["chosen"]) for row in read_records(tmp_path)] == ["Cat 0.", "Cat 1.", "Cat 2.", "Cat 3."]
+
+
+def test_a_removal_that_was_killed_goes_on_though_the_source_itself_is_gone(tmp_path, monkeypatch):
+    def pair(text, **lineage):
+        return make_record("Describe.", text, [("x", f"Not {text}")], **lineage)
+
+    first, also = pair("A dog.", source_id="a"), []
+    refined = pair("A brown dog.", source_id="b", parent_id=first["pair_id"])
+    again = pair("A big brown dog.", source_id=refined["pair_id"])
+    write_records([first, refined, again, pair("A cat.", source_id="c")], tmp_path, rows_per_shard=1)
+    written = []
+
+    def killed(path, rows):
+        if written:
+            raise KeyboardInterrupt
+        written.append(path.name)
+        write_shard(path, rows)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(lineage, "write_shard", killed)
+        remove_sources(tmp_path, ["a"], lambda: also.append("early"))
+    assert "A dog." not in [text_of(row["chosen"]) for row in read_records(tmp_path)] and not also
+    remove_sources(tmp_path, ["a"], lambda: also.append("late"))
+    assert [text_of(row["chosen"]) for row in read_records(tmp_path)] == ["A cat."] and also == ["late"]
+    with pytest.raises(DataError, match="'a'"):
+        remove_sources(tmp_path, ["a"])
 
 
 def test_removing_a_source_keeps_the_quarantine_of_the_others(tmp_path):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import datasets
 import pytest
@@ -200,3 +201,23 @@ def test_the_content_hash_is_of_every_byte_and_is_computed_once(tmp_path):
     write_records([row(i, tier="gold") for i in range(5)], tmp_path, rows_per_shard=2, overwrite=True)
     assert content_hash(tmp_path) != first
     assert len(list((tmp_path / ".arrow").glob("*.sha256"))) == 3  # those of the old shards are gone
+
+
+def test_a_kill_between_two_shards_leaves_no_folder_that_counts_as_whole(tmp_path, monkeypatch):
+    rows = [row(n) for n in range(5)]
+    real, moved = Path.replace, []
+
+    def killed(self, target):
+        if len(moved) == 2:
+            raise KeyboardInterrupt
+        moved.append(Path(target).name)
+        return real(self, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "replace", killed)
+        write_records(rows, tmp_path, rows_per_shard=2)
+    assert moved == ["pairs-00002.parquet", "pairs-00001.parquet"]  # the first, which tells that all are there, is not
+    written = write_records(rows, tmp_path, rows_per_shard=2)
+    assert written.kept == 5 == len(read_records(tmp_path))
+    with pytest.raises(DataError, match="already holds 3 shards"):
+        write_records(rows, tmp_path, rows_per_shard=2)

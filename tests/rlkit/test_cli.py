@@ -1,14 +1,19 @@
 """The command `rlkit`: answers at once, teaches with an example, and is clear about wrong arguments."""
 
+import contextlib
+import errno
+import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from rlkit import cli, doctor, listing
 from rlkit.errors import RecipeError
-from rlkit.launch import command, find_config
+from rlkit.launch import command, find_config, launch
 from rlkit.plugins import ROOT
 from rlkit.recipe.keys import all_keys
 from rlkit.recipe.text import FOOTER, HEADER, is_launchable
@@ -152,6 +157,21 @@ def test_several_processes(folder, monkeypatch, gpus, module):
     assert line[2] == module and line[-3:] == ["-m", "rlkit", "mine.yaml"]
 
 
+@pytest.mark.parametrize("own", [None, "60"])
+def test_the_launcher_gives_processes_time_to_save(folder, monkeypatch, own):
+    from torch.distributed.launcher.api import LaunchConfig
+
+    called = []
+    ended = SimpleNamespace(wait=lambda: 0)
+    monkeypatch.setattr(subprocess, "Popen", lambda command, env, **_: called.append(env) or ended)
+    monkeypatch.delenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", raising=False)
+    if own:
+        monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", own)
+    launch(Path("mine.yaml"), [], None, 2)
+    monkeypatch.setattr("os.environ", called[0])
+    assert LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=2).shutdown_timeout == int(own or 300)
+
+
 def test_options_and_overrides_in_any_order(folder, capsys):
     assert rlkit("check", "seed=3", "--repair", "mine.yaml") == 2  # the first word is the recipe
     assert rlkit("check", "mine.yaml", "--repair", "seed=3", "out=runs/other") == 0
@@ -209,3 +229,43 @@ def test_doctor_tells_small_shared_memory(monkeypatch):
     found = {finding.name: finding for finding in doctor.conflicts()}
     if "shared memory" in found:  # Linux
         assert not found["shared memory"].good and "--shm-size" in found["shared memory"].fix
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_no_half_file(folder, monkeypatch, capsys):
+    from data_synth import whole
+
+    class Full:
+        """Writes once, then there is no room."""
+
+        def __init__(self, file):
+            self.file, self.rows = file, 0
+
+        def write(self, text):
+            if self.rows:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            self.rows += self.file.write(text)
+
+    @contextlib.contextmanager
+    def small(path, mode):
+        with whole.whole(path, mode) as file:
+            yield Full(file)
+
+    monkeypatch.setattr("data_synth.negatives.cli.whole", small)
+    rows = [{"id": str(n), "caption": f"A man opens a red box. Then the man throws {n} balls."} for n in range(8)]
+    Path("captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code = rlkit("negatives", "captions.jsonl", "--kinds", "verbose", "--out", "out/pairs.jsonl")
+    said = capsys.readouterr().err
+    assert code == 1 and said.startswith("rlkit negatives: the disk is full: ") and said.count("\n") == 1
+    assert not list(Path("out").glob("*pairs.jsonl")) and not list(Path("out").glob("*.part"))
+
+
+def test_a_bug_keeps_its_traceback(folder, monkeypatch):
+    monkeypatch.setattr(cli, "check", lambda argv: {}["missing"])
+    with pytest.raises(KeyError, match="missing"):
+        cli.main(["check", "mine.yaml"])
+
+
+def test_ctrl_c_is_a_line_and_the_shells_exit_code(folder, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "check", lambda argv: signal.raise_signal(signal.SIGINT))
+    assert rlkit("check", "mine.yaml") == 130
+    assert capsys.readouterr().err == "\nrlkit check: stopped; files that are there are whole.\n"

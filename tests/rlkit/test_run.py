@@ -5,11 +5,14 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -66,6 +69,9 @@ def run(recipe, folder):
             time.sleep(60)
     folder.finish({"systems": {"all": {"total": {"value": total}}}})
 '''
+
+
+SMALLER = r"train.per_device_train_batch_size=3 train.gradient_accumulation_steps=4, which gives the same result, or"
 
 
 @pytest.fixture
@@ -189,16 +195,36 @@ def test_a_bug_stays_itself(folder):
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
-        (OSError(errno.ENOSPC, "No space left on device", "runs/x"), r"the disk is full \(runs/x\)"),
-        (PermissionError(errno.EACCES, "Permission denied", "/runs"), "no permission to use /runs"),
         (
-            torch.OutOfMemoryError("CUDA out of memory"),
-            r"train.per_device_train_batch_size=3 train.gradient_accumulation_steps=4, which gives the same result, or",
+            OSError(errno.ENOSPC, "No space left on device", "/tmp/x.json"),
+            r"is full: [\d.,]+ \wiB .* \(writing x.json\)",
         ),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "free where runs/mine lies. What was written whole stays whole"),
+        (OSError("1000000 requested and 131056 written"), "the disk is full"),
+        (sqlite3.OperationalError("database or disk is full"), "the disk is full"),
+        (PermissionError(errno.EACCES, "Permission denied", "/runs"), "no permission to use /runs"),
+        (OSError(errno.EROFS, "Read-only file system", "runs/x/.lock"), "runs/x/.lock: the file system is read-only"),
+        (BrokenProcessPool("A process in the process pool was terminated abruptly"), "a worker process was killed"),
+        (torch.OutOfMemoryError("CUDA out of memory"), SMALLER),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you"), SMALLER),
+        (MemoryError(), SMALLER),
     ],
 )
-def test_errors_of_the_machine_become_a_sentence(error, sentence):
-    assert re.search(sentence, explain(error, Train(per_device_train_batch_size=6, gradient_accumulation_steps=2)))
+def test_errors_of_the_machine_become_a_sentence(error, sentence, folder):
+    Path("runs/mine").mkdir(parents=True)
+    train = Train(per_device_train_batch_size=6, gradient_accumulation_steps=2)
+    assert re.search(sentence, explain(error, train, Path("runs/mine")))
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), RuntimeError("shapes differ"), KeyError()])
+def test_other_errors_keep_their_traceback(error):
+    assert explain(error, Train(), Path("runs/mine")) is None
+
+
+def test_a_run_folder_below_a_file_is_refused(folder):
+    Path("file").touch()
+    with pytest.raises(RlkitError, match=r"file/mine: cannot be made: .*Give another with out="):
+        run("mine.yaml", ["out=file/mine"])
 
 
 def test_out_of_memory_with_one_row_and_recomputed_activations():
@@ -296,6 +322,37 @@ def test_rlkit_run_of_plain_yaml(folder, monkeypatch):
     assert command(Path("plain.yaml"), ["train.max_steps=2"], None, None)[1:3] == ["-m", "accelerate.commands.launch"]
     assert launch_recipe(Path("plain.yaml"), ["train.max_steps=2"], "single", None) == 0
     assert len(metrics("runs/plain")) == 2
+
+
+WAITS = """
+import os, time
+from pathlib import Path
+from rlkit.running import interrupt, ranks
+def run(recipe, folder):
+    with interrupt.held():
+        Path(f"pid{ranks.number()}").write_text(str(os.getpid()))
+        while not interrupt.requested():
+            time.sleep(0.02)
+        time.sleep(1)  # the step ends, a checkpoint is written
+        Path("saved").touch()
+"""
+
+
+@pytest.mark.parametrize(("number", "processes"), [(signal.SIGTERM, 1), (signal.SIGINT, 2)])
+def test_rlkit_run_hands_signals_on_and_waits_until_all_is_saved(folder, number, processes):
+    Path("waits.py").write_text(WAITS)
+    recipe("waits.yaml", algorithm="./waits.py")
+    code = f"from rlkit.cli import main; main(['run', 'waits.yaml', '--processes', '{processes}'])"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pids = [Path(f"pid{rank}") for rank in range(processes)]
+    while not all(pid.exists() and pid.read_text() for pid in pids):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, out + err
+    assert Path("saved").exists() and not any(psutil.pid_exists(int(pid.read_text())) for pid in pids)
+    assert f"waits: stopped by {number.name}. To go on: " in out
 
 
 def test_torchrun_with_two_processes_writes_once(folder):

@@ -1,12 +1,16 @@
 """Jobs in processes of their own: order, number at once, cores, failures, interruption."""
 
+import os
 import signal
+import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from rlkit.errors import RlkitError
+from rlkit.plugins import ROOT
 from rlkit.running import workers
 from rlkit.running.workers import Job, run_jobs
 
@@ -67,6 +71,28 @@ def test_an_interruption_stops_the_jobs_softly(place):
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert (place / "saved").exists()
+
+
+JOB = "import time; from rlkit.running.workers import end_with_parent\n"
+JOB += "end_with_parent(); print('on', flush=True); time.sleep(60)"
+PARENT = f"""
+import sys
+from pathlib import Path
+from rlkit.running.workers import Job, run_jobs
+run_jobs({{"one": Job([sys.executable, "-c", {JOB!r}], Path("one.log"))}}, 1, print)
+"""
+
+
+def test_jobs_end_with_the_process_that_runs_them(place):
+    """Else a comparison that was killed and started again would train each system twice at once, in one folder."""
+    process = subprocess.Popen([sys.executable, "-c", PARENT], env=os.environ | {"PYTHONPATH": str(ROOT)})
+    while not (place / "one.log").exists() or not (place / "one.log").read_text():
+        assert process.poll() is None
+        time.sleep(0.02)
+    (job,) = psutil.Process(process.pid).children()
+    process.kill()
+    process.wait()
+    assert not psutil.wait_procs([job], timeout=20)[1]
 
 
 def test_cores_are_shared_out_and_gpus_taken_in_turn(monkeypatch):
