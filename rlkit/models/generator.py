@@ -56,6 +56,8 @@ class Generator:
     """Full fine-tuning: name -> frozen copy of the denoiser."""
     layers: list[Any] = field(default_factory=list, repr=False)
     """LoRA: PEFT's layers, whose adapter is switched by `using`."""
+    trainable: list[nn.Parameter] = field(default_factory=list, repr=False)
+    """What an optimiser trains."""
 
     @property
     def denoiser(self) -> nn.Module:
@@ -91,12 +93,14 @@ class Generator:
                         layer.enable_adapters(True)
                     else:
                         layer.set_adapter(ADAPTER)
+                for parameter in self.trainable:  # PEFT's switches leave out parts that a gathered layer hides
+                    parameter.requires_grad_(True)
         else:
             raise ModelError(f"this generator keeps no {name!r}; it was made with keep={self.keep}.")
 
     def parameters(self) -> list[nn.Parameter]:
-        """What an optimiser trains."""
-        return [parameter for parameter in self.denoiser.parameters() if parameter.requires_grad]
+        """What an optimiser trains; of shared-out weights the parts of this process."""
+        return list(self.trainable)
 
     def weights(self, name: str = POLICY) -> dict[str, Tensor]:
         """The trained weights of policy, old or ema under PEFT's (full: the denoiser's) names. Where they are shared
@@ -145,6 +149,7 @@ class Generator:
         """Share the denoiser and its copies out among the processes of the run (rlkit/running/sharding.py)."""
         for network in (self.denoiser, *self.copies.values()):
             sharding.shard(network)
+        self.trainable = _trained(self)
 
     @contextmanager
     def gathered(self) -> Iterator[None]:
@@ -275,7 +280,12 @@ def prepare(pipe, *, lora: "Lora | None" = None, keep: Sequence[str] = ()) -> Ge
         denoiser.requires_grad_(True)
     else:
         _add_adapters(generator, lora)
+    generator.trainable = _trained(generator)
     return generator
+
+
+def _trained(generator: Generator) -> list[nn.Parameter]:
+    return [parameter for parameter in generator.denoiser.parameters() if parameter.requires_grad]
 
 
 def save(generator: Generator, folder: str | Path, name: str = POLICY) -> None:
