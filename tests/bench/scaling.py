@@ -9,7 +9,9 @@ left out; wall_s has them in.
 is the audit, which one process makes of at most 10,000 pairs however many there are; with_report_s has it in.
 `scoring`: `rlkit reward score` of a small ConvNeXt V2 with heads on a folder of pictures, until the file is written.
 `dpo`: caption DPO on the world's clips with the same global batch, from when the model is there to the last step.
-`ratio` is one over two: 2 would be perfect. Medians over repetitions that alternate.
+`ratio` is one over two: 2 would be perfect. `ceiling` is what the machine allows: two single processes at once, one on
+each core, that know nothing of each other, against one alone; cores share caches, memory and heat. Medians over
+repetitions that alternate.
 """
 
 import argparse
@@ -30,7 +32,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 ROWS = "train.per_device_train_batch_size"
-CAPTIONS, PICTURES, STEPS, BATCH = 4000, 900, 24, 16
+CAPTIONS, PICTURES, STEPS, BATCH = 8000, 2400, 24, 32
 PAIRS = """\
 algorithm: pairs
 data: {captions: captions.jsonl}
@@ -39,7 +41,7 @@ num_negatives: 4
 pairs: {parser: rules, rows_per_shard: 500, workers: 0}
 """
 CLIPS = """\
-data: {num_clips: 64, num_frames: null, fps: 4, frame_size: 28}
+data: {num_clips: 128, num_frames: null, fps: 4, frame_size: 28}
 evaluate: {num_clips: 2, max_new_tokens: 4, probe_clips: 2, controls: []}
 """
 BASE = f"""\
@@ -121,14 +123,28 @@ def prepare(folder: Path, cases: list[str]) -> None:
 
 def command(folder: Path, processes: int, words: list[str]) -> str:
     """A command of rlkit with so many processes; what it printed."""
+    return finished(started(folder, processes, words))
+
+
+def started(folder: Path, processes: int, words: list[str], core: int = 0) -> subprocess.Popen:
+    """A command of rlkit that runs; one process alone on the core of this number."""
     launcher = [sys.executable] if processes == 1 else TORCHRUN
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    if processes == 1:
+        environment["CORE"] = str(core)
     full = [*launcher, str(Path(__file__).resolve()), "--held", *words]
-    done = subprocess.run(full, cwd=folder, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(done.stdout + done.stderr)
-    return done.stdout
+    return subprocess.Popen(
+        full, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finished(process: subprocess.Popen) -> str:
+    """What it printed."""
+    told, complained = process.communicate()
+    if process.returncode:
+        sys.exit(told + complained)
+    return told
 
 
 def run(folder: Path, case: Case, out: str, processes: int) -> dict[str, float]:
@@ -140,10 +156,19 @@ def run(folder: Path, case: Case, out: str, processes: int) -> dict[str, float]:
     return case.measured(folder / out, told) | {"wall_s": wall}
 
 
+def side_by_side(folder: Path, case: Case, out: str) -> float:
+    """Seconds of two single processes at once, the mean of both."""
+    outs = [f"{out}-{core}" for core in (0, 1)]
+    words = [[word.replace("OUT", one) for word in case.words(1)] for one in outs]
+    both = [started(folder, 1, one, core) for core, one in enumerate(words)]
+    told = [finished(one) for one in both]
+    return statistics.fmean(case.measured(folder / one, said)["seconds"] for one, said in zip(outs, told, strict=True))
+
+
 def held(words: list[str]) -> None:
     """Be one process of a run, held to a core of its own."""
     cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[int(os.environ.get("LOCAL_RANK", "0"))]})
+    os.sched_setaffinity(0, {cores[int(os.environ.get("CORE", os.environ.get("LOCAL_RANK", "0")))]})
     if words[0] == "run":  # `rlkit run` would start a launcher of its own
         from rlkit.run import main as recipe
 
@@ -168,12 +193,15 @@ def main() -> None:
         prepare(folder, options.cases)
         for kind in options.cases:
             taken: dict[int, list[dict[str, float]]] = {1: [], 2: []}
+            apart = []
             for number in range(options.repetitions):
                 for processes in (1, 2) if number % 2 else (2, 1):
                     taken[processes].append(run(folder, CASES[kind], f"{kind}-{number}-{processes}", processes))
+                apart.append(side_by_side(folder, CASES[kind], f"{kind}-{number}-apart"))
             one, two = ({key: statistics.median(row[key] for row in taken[n]) for key in taken[n][0]} for n in (1, 2))
             case = {"case": kind, "ours_s": round(two["seconds"], 2), "peer_s": round(one["seconds"], 2)}
             case |= {"ratio": round(one["seconds"] / two["seconds"], 3), "wanted": CASES[kind].wanted}
+            case["ceiling"] = round(2 * one["seconds"] / statistics.median(apart), 3)
             case |= {
                 f"{key}_{n}": round(row[key], 2) for n, row in ((1, one), (2, two)) for key in row if key != "seconds"
             }
