@@ -45,7 +45,8 @@ def seen(parameters: list[torch.nn.Parameter], moved: list[torch.Tensor]) -> dic
         else:
             whole, held = whole + one.numel(), held + (one.to_local() if isinstance(one, DTensor) else one).numel()
     own = sum((one.to_local() if isinstance(one, DTensor) else one).numel() for one in moved)
-    return {"whole": whole, "held": held, "moved": own, "processes": torch.distributed.get_world_size()}
+    processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    return {"whole": whole, "held": held, "moved": own, "processes": processes}
 
 
 def weights_of(optimizer) -> list[torch.Tensor]:
@@ -55,7 +56,7 @@ def weights_of(optimizer) -> list[torch.Tensor]:
 
 def write(told: dict) -> None:
     """Once."""
-    path = Path(os.environ["RAN"]) / f"ran-{os.environ['RANK']}.json"
+    path = Path(os.environ["RAN"]) / f"ran-{os.environ.get('RANK', '0')}.json"
     if not path.exists():
         path.write_text(json.dumps(told))
 
