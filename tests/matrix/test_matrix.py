@@ -65,7 +65,7 @@ HANDOVERS = [
     if os.environ.get("MATRIX") == "all" or (algorithm, before) == ("nft", "ddp")
 ]
 """(algorithm, configuration it is killed under, configuration it goes on under); `one` is a single process."""
-NOISE = 1e-4
+NOISE = 1e-3
 """Distance of the weights from DDP's over the distance that training moved DDP's: sums in another order."""
 
 
