@@ -152,7 +152,7 @@ class Loop:
                 gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
                 parameter.grad = reduce(gradient, "mean")
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm or math.inf)
-        norm = sharding.whole({"norm": norm})["norm"]
+        norm = sharding.whole(norm)
         finite = bool(norm.isfinite())
         if finite:
             self.optimizer.step()
@@ -257,7 +257,7 @@ def _adamw(generator: Generator, settings: Any) -> torch.optim.AdamW:
 def pack(value: Any, tensors: dict[str, Tensor], path: str) -> Any:
     """A nested state as JSON, its tensors moved into `tensors`; keys that are no text survive."""
     if isinstance(value, Tensor):
-        tensors[path] = sharding.whole({path: value.detach()})[path].clone().contiguous()
+        tensors[path] = sharding.whole(value.detach()).clone().contiguous()
         return {"tensor": path}
     if isinstance(value, dict):
         return {"dict": [[key, pack(one, tensors, f"{path}.{key}")] for key, one in value.items()]}

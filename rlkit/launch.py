@@ -29,10 +29,10 @@ def launch(recipe: Path, overrides: Sequence[str], config: str | None, processes
     Ctrl-C and SIGTERM are handed on to the run, which saves: accelerate's launcher of one process would leave it alone
     with SIGTERM, and end before it on Ctrl-C.
     """
-    environment = {GRACE: GRACE_S} | os.environ | {QUIET_LAUNCHER: "1"}
+    variables = {GRACE: GRACE_S} | os.environ | {QUIET_LAUNCHER: "1"}
     received: list[int] = []
     line = command(recipe, overrides, config, processes)
-    process = subprocess.Popen(line, env=environment, start_new_session=True)  # else Ctrl-C reaches the launcher too
+    process = subprocess.Popen(line, env=variables, start_new_session=True)  # else Ctrl-C reaches the launcher too
 
     def hand_on(number: int, frame: FrameType | None) -> None:
         received.append(number)
@@ -53,9 +53,8 @@ def command(recipe: Path, overrides: Sequence[str], config: str | None, processe
     """The command line of `accelerate launch`. Recipes are read as data (`-m rlkit`), so plain YAML works too."""
     tail = ["-m", "rlkit", str(recipe), *overrides]
     several = processes is not None and processes > 1
-    if (
-        several and config is None and not environment.gpu_numbers()
-    ):  # accelerate starts several CPU processes through MPI only
+    # accelerate starts several CPU processes through MPI only
+    if several and config is None and not environment.gpu_numbers():
         return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *tail]
     start = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
     if config is not None:

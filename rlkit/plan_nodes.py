@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import argparse
 import math
-import multiprocessing
 import os
 import tempfile
 import time
 import tracemalloc
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
@@ -23,10 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from data_synth.errors import DataError
+from data_synth.pool import in_processes
 from rlkit.errors import PlanError
+from rlkit.estimate import GIB
 from rlkit.recipe import Recipe
 
-GIB, DAY = 2**30, 86_400
+DAY = 86_400
 NODE_DAYS = 264.0
 """Days until a machine of 8 GPUs dies: 419 unexpected interruptions in 54 days on 16,384 GPUs (The Llama 3 Herd of
 Models, https://huggingface.co/papers/2407.21783, section 3.3.4)."""
@@ -144,11 +144,11 @@ class Measured:
 def measure(recipe: Recipe) -> Measured:
     """Make pairs of the recipe's first captions in a process of its own, the best of two builds. Raises PlanError where
     there are none."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            return pool.submit(_measured, recipe).result()
-        except DataError as error:
-            raise PlanError(str(error)) from None
+    try:
+        (found,) = in_processes(_measured, [recipe], 1)
+    except DataError as error:
+        raise PlanError(str(error)) from None
+    return found
 
 
 def _measured(recipe: Recipe) -> Measured:
@@ -304,7 +304,7 @@ def fault_lines(faults: dict[str, Any], nodes: int) -> list[str]:
                 f"            with checkpoints of {faults['checkpoint_s']:.3g} s as the recipe saves them, they cost "
                 f"{faults['lost_share']:.2%} of the time; least, {least}"
             )
-    elif "lost_share" in faults:
+    else:
         lines.append(
             f"            finished shards stay: they cost {faults['lost_share']:.2%} of the time; on Ray less, "
             "since only the shards of that machine are made again"

@@ -105,7 +105,7 @@ class Generator:
     def weights(self, name: str = POLICY) -> dict[str, Tensor]:
         """The trained weights of policy, old or ema under PEFT's (full: the denoiser's) names. Where they are shared
         out among processes, all of these call this, and all get them whole; elsewhere they share the model's memory."""
-        return sharding.whole(self._held(name))
+        return {key: sharding.whole(part) for key, part in self._held(name).items()}
 
     def _held(self, name: str) -> dict[str, Tensor]:
         """What this process holds of `weights(name)`, sharing its memory."""

@@ -11,7 +11,7 @@ Passes through such a network, and all functions here, are calls of all processe
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import Tensor, nn
@@ -52,9 +52,9 @@ def shard(network: nn.Module) -> None:
             fully_shard(module, reshard_after_forward=not keeps_gathered(), **options)
 
 
-def whole(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors as one process would hold them: those that are shared out gathered, others as they are."""
-    return {name: part.full_tensor() if isinstance(part, DTensor) else part for name, part in parts.items()}
+def whole(part: Tensor) -> Tensor:
+    """A tensor as one process would hold it: gathered where it is shared out, else as it is."""
+    return part.full_tensor() if isinstance(part, DTensor) else part
 
 
 def own(part: Tensor) -> Tensor:

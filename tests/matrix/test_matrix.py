@@ -1,8 +1,8 @@
 """Algorithm x configuration: every cell launches a recipe with two real processes and our own accelerate config.
 
 A cell asserts what ran (processes, engine, ZeRO stage, how much of weights and optimiser a process holds) and that the
-trained weights are those of DDP within fp32 noise. `make test` runs a few cells; `make matrix` all
-(MATRIX=all), and prints the table.
+trained weights are those of DDP within fp32 noise. `make test` runs a few cells; `make matrix` all (MATRIX=all), and
+prints the table.
 """
 
 import json
@@ -22,6 +22,7 @@ from tests.torture import jobs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
+WHOLE = os.environ.get("MATRIX") == "all"
 CONFIGS = ("ddp", "zero2", "zero3", "fsdp2", "multi_node")
 ALGORITHMS = ("dpo", "grpo", "reward", "diffusion_dpo", "nft", "bootstrap", "pairs")
 GENERATORS = ("diffusion_dpo", "nft", "bootstrap")
@@ -31,10 +32,7 @@ IN_TESTS = {
     ("pairs", "multi_node"),
 }
 CELLS = [
-    (algorithm, config)
-    for algorithm in ALGORITHMS
-    for config in CONFIGS
-    if os.environ.get("MATRIX") == "all" or (algorithm, config) in IN_TESTS
+    (algorithm, config) for algorithm in ALGORITHMS for config in CONFIGS if WHOLE or (algorithm, config) in IN_TESTS
 ]
 SHORT = {
     "dpo": ["train.max_steps=6"],
@@ -45,20 +43,16 @@ SHORT = {
     "nft": ["train.max_steps=8"],
 }
 HANDOVERS = [
-    (algorithm, before, after)
-    for algorithm, before, after in (
-        ("nft", "ddp", "fsdp2"),
-        ("nft", "fsdp2", "ddp"),
-        ("nft", "zero3", "one"),
-        ("nft", "one", "zero2"),
-        ("dpo", "zero3", "ddp"),
-        ("dpo", "ddp", "zero3"),
-        ("dpo", "fsdp2", "one"),
-        ("dpo", "zero2", "fsdp2"),
-        ("dpo_lora", "zero3", "ddp"),
-        ("dpo_lora", "ddp", "fsdp2"),
-    )
-    if os.environ.get("MATRIX") == "all"
+    ("nft", "ddp", "fsdp2"),
+    ("nft", "fsdp2", "ddp"),
+    ("nft", "zero3", "one"),
+    ("nft", "one", "zero2"),
+    ("dpo", "zero3", "ddp"),
+    ("dpo", "ddp", "zero3"),
+    ("dpo", "fsdp2", "one"),
+    ("dpo", "zero2", "fsdp2"),
+    ("dpo_lora", "zero3", "ddp"),
+    ("dpo_lora", "ddp", "fsdp2"),
 ]
 """(algorithm, configuration it is killed under, configuration it goes on under); `one` is a single process."""
 NOISE = 1e-3
@@ -182,7 +176,7 @@ def check(ran: dict, algorithm: str, config: str) -> None:
         assert moved == half
 
 
-@pytest.mark.parametrize(("algorithm", "before", "after"), HANDOVERS)
+@pytest.mark.parametrize(("algorithm", "before", "after"), HANDOVERS if WHOLE else [])
 def test_a_killed_run_goes_on_under_another_configuration(place, ddp, algorithm, before, after):
     """Generators go on as if nothing had happened, on as many processes. Captioners keep weights, steps and schedule;
     moments are an engine's own."""
