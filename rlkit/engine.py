@@ -226,9 +226,10 @@ class Loop:
             _set_rng(load_file(own.with_suffix(".safetensors")), state["rng"])
 
     def _shared(self, state: dict[str, Any]) -> dict[str, Any]:
-        """An optimiser's state with what is of a weight's shape shared out as that weight is."""
+        """An optimiser's state with what is of a weight's shape shared out as that weight is. Muon's has parts, and
+        comes back as it is: it is refused where weights are shared out."""
         weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
-        for number, kept in state["state"].items():
+        for number, kept in state.get("state", {}).items():
             for name, value in kept.items():
                 if isinstance(value, Tensor) and value.shape == weights[number].shape:
                     kept[name] = sharding.like(value, weights[number].detach())

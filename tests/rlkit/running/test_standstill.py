@@ -72,6 +72,13 @@ def test_a_process_that_hangs_is_named_with_its_line(launched):
     assert not Path("runs/mine/results.json").exists()
 
 
+def wait_for_change(path):
+    """Until the file is written anew."""
+    before = path.stat().st_mtime_ns if path.exists() else None
+    while not path.exists() or path.stat().st_mtime_ns == before:
+        time.sleep(0.05)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_stopped_process_is_named(launched):
@@ -79,6 +86,9 @@ def test_a_stopped_process_is_named(launched):
     while not Path("ready").exists():
         assert process.poll() is None
         time.sleep(0.05)
+    signs = Path("runs/mine/.ranks")
+    for rank in (0, 0, 1):  # rank 0 has looked, and rank 1 gives a sign after that: one that gave none may be importing
+        wait_for_change(signs / f"{rank}.json")
     os.kill(int(Path("pid").read_text()), signal.SIGSTOP)
     _, told = process.communicate(timeout=200)
     assert process.returncode != 0
