@@ -15,7 +15,7 @@ demo: $(VENV)/.installed
 	  --num_cpu_threads_per_process $(CORES) recipes/dpo_caption.yaml  # accelerate gives a process one thread
 
 test: $(VENV)/.installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n $(CORES) --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n $(CORES) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -1,4 +1,4 @@
-"""Real pictures that installed packages carry, for evaluation only; never trained on, never downloaded.
+"""Real pictures that installed packages carry; never downloaded, and never scored by what was trained on their scene.
 
 Colour, from scikit-image's wheel (files it lays under skimage/data) and scikit-learn's:
 - astronaut (portrait of Eileen Collins, NASA, public domain)
@@ -45,6 +45,8 @@ _FILES = {
 _FACE = {"astronaut": (0.33, 0.1, 0.55, 0.41)}
 BLURRED = ("clock", "moon")
 """Not sharp as they are: of no use where a clean picture is meant."""
+SURFACES = ("coins", "grass", "gravel")
+"""Seen from above or all over: neither tilt nor a cut is a fault of theirs."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +64,32 @@ class Real:
     """In shares of width and height."""
 
 
-def real_pictures(*, grey: bool = False) -> list[Real]:
-    """Those that are there, in a fixed order; `grey` adds the colourless ones. Raises DataError where there is none."""
+def real_names(*, grey: bool = False, sharp: bool = False) -> list[str]:
+    """Those that are there, in a fixed order; `grey` adds the colourless ones, `sharp` leaves out the blurred. Raises
+    DataError where there is none."""
     found = []
-    for name, (package, path, group, colourless) in _FILES.items():
-        file = _file(package, path)
-        if file is not None and (grey or not colourless):
-            found.append(Real(name, group, read_picture(file), colourless, _FACE.get(name)))
+    for name, (package, path, _, colourless) in _FILES.items():
+        if _file(package, path) is not None and (grey or not colourless) and not (sharp and name in BLURRED):
+            found.append(name)
     if not found:
         raise DataError("no real picture found; expected scikit-image or scikit-learn: pip install scikit-image.")
     return found
+
+
+def real_picture(name: str) -> Real:
+    """The one of that name, which is there."""
+    package, path, _, colourless = _FILES[name]
+    return Real(name, group_of(name), read_picture(_file(package, path)), colourless, _FACE.get(name))
+
+
+def real_pictures(*, grey: bool = False, sharp: bool = False) -> list[Real]:
+    """Those of `real_names`."""
+    return [real_picture(name) for name in real_names(grey=grey, sharp=sharp)]
+
+
+def group_of(name: str) -> str:
+    """The scene of a picture."""
+    return _FILES[name][2]
 
 
 def cartoons(number: int, *, size: int = 192, seed: int = 1 << 20) -> Iterator[Scene]:

@@ -34,7 +34,7 @@ class Scene:
     style: Literal["photo", "cartoon"]
     kind: Literal["general", "portrait"]
     subject: str
-    """One of SUBJECTS."""
+    """One of SUBJECTS; of a photo, "surface" or "photo"."""
     box: Box
     """Of the subject: left, top, right, bottom in picture widths, within 0 and 1."""
     face: Box | None

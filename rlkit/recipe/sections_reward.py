@@ -45,6 +45,11 @@ class EncoderReward:
     """How many of them in training, at random places that change with every epoch; null: as many as `crops`."""
     train_items: Annotated[int, Between(2, 10**9)] | None = None
     """Items of a group that a step looks at, drawn anew in every epoch; null: all. Few of many groups teach more."""
+    photo_cuts: CountOrZero = 0
+    """For `data.source: gallery`: pictures cut out of each photo and degraded beside the rendered ones. The photos are
+    yours, right as they are, in data.folder; null: those that scikit-image and scikit-learn ship."""
+    photo_folds: Annotated[int, Between(2, 100)] = 4
+    """Parts of the photos' scenes. Each is scored by heads trained without it, one more training of `train:` a part."""
     whole: bool = True
     """Also the whole picture, scaled to one window: composition is not seen in crops."""
     ratings: Literal["gaussian", "regression", "ordinal"] = "gaussian"

@@ -41,6 +41,11 @@ class Groups(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.groups)
 
+    def part(self, kept: Sequence[int]) -> "Groups":
+        """Some of the groups."""
+        some = [self.groups[index] for index in kept]
+        return Groups(some, self.views, self.collator.outputs, seed=self.seed, crops=self.crops, items=self.items)
+
     def __getitem__(self, key: tuple[int, int]) -> tuple[Group, list[Windows]]:
         index, epoch = key
         group = self.groups[index]
@@ -66,6 +71,11 @@ class Featured(torch.utils.data.Dataset):
 
     def __len__(self) -> int:
         return len(self.groups)
+
+    def part(self, kept: Sequence[int]) -> "Featured":
+        """Some of the groups."""
+        groups, features = ([of[index] for index in kept] for of in (self.groups, self.features))
+        return Featured(groups, features, self.collator.outputs)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Group, tuple[Tensor, Tensor]]:
         return self.groups[key[0]], self.features[key[0]]

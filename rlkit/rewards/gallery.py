@@ -17,7 +17,7 @@ import numpy as np
 from data_synth.gallery import dataset
 from data_synth.gallery.camera import taken
 from data_synth.gallery.degrade import ATTRIBUTES, DEGRADATIONS, visible
-from data_synth.gallery.scenes import render
+from data_synth.gallery.scenes import Scene, render
 from data_synth.pool import in_processes
 from rlkit.recipe import Data
 from rlkit.rewards.labels import Group, Item, Pair
@@ -66,14 +66,22 @@ def rows_of(picture: int, size: int) -> list[dict[str, Any]]:
     """All versions of one picture."""
     drawn, draw = render(picture, size=size), np.random.default_rng([picture, 2])
     scene = replace(drawn, image=taken(drawn.image, draw, clean=drawn.style == "cartoon"))
+    return versions(scene, picture, draw, drawn, FAULTS)
+
+
+def versions(scene: Scene, picture: int, draw: np.random.Generator, drawn: Scene, count: int) -> list[dict[str, Any]]:
+    """The picture clean, with `count` faults where they show; and what of `drawn`, which is `scene` before a camera
+    took it, makes no difference or has the other anatomy."""
     clean = dataset.row(scene, picture)
-    found = [clean]
-    for name in draw.permutation(list(DEGRADATIONS))[:FAULTS]:
+    found, faults = [clean], draw.permutation(list(DEGRADATIONS)).tolist()
+    if scene.style == "photo" and scene.subject in dataset.NO_UPRIGHT:
+        faults.remove("composition")
+    for name in faults[:count]:
         for low, high in STRENGTHS:
-            spoilt = dataset.spoilt(scene, picture, str(name), float(draw.uniform(low, high)))
+            spoilt = dataset.spoilt(scene, picture, name, float(draw.uniform(low, high)))
             if visible(clean["image"], spoilt["image"]):
                 found.append(spoilt)
-    for pair in dataset.pairs_of(drawn, picture, size=size, degradations=0):
+    for pair in dataset.pairs_of(drawn, picture, size=len(drawn.image), degradations=0):
         for one in (pair["chosen"], pair["rejected"]):
             if not np.array_equal(one["image"], drawn.image):
                 found.append(one)

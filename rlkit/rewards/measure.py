@@ -2,18 +2,22 @@
 
 A score is a function (pictures, faces) -> numbers. Measured side by side are the trained reward, the same network
 before training, and a statistic that learns nothing. Shares are of pictures, with intervals over them, since versions
-of one picture are not independent. The real pictures are those that scikit-image and scikit-learn ship
-(data_synth/gallery/real.py); they are never trained on, and with `evaluate.split: dev` not looked at either.
+of one picture are not independent. The real pictures are the user's photos or those that scikit-image and scikit-learn
+ship (data_synth/gallery/real.py); none is scored by a judge trained on its scene, and with `evaluate.split: dev` they
+are not looked at.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from scipy.ndimage import laplace
 
-from data_synth.gallery import dataset, real
+from data_synth.errors import DataError
+from data_synth.gallery import dataset, photos, real
 from data_synth.gallery.degrade import DEGRADATIONS, PHOTO_ONLY, visible
 from data_synth.gallery.scenes import Scene
 from reward_models import agreement
@@ -26,6 +30,7 @@ FAULTS = 5
 """Kinds of fault per held-out rendered picture; a real one gets all that show on it."""
 SMOOTH_FROM = 0.5
 """Strength from which a smoothed photo is worse than a clean cartoon."""
+SIDE = 512
 WHERE = {"rendered": "held_out", "real": "real"}
 
 
@@ -45,23 +50,43 @@ def rendered(count: int, *, seed: int, size: int) -> Iterator[list[Row]]:
         for pair in pairs:
             if pair["degradation"] == "anatomy":
                 found += [{**pair["chosen"], "degradation": "right"}, {**pair["rejected"], "degradation": "wrong"}]
-        yield [{**row, "picture": str(picture), "source": "rendered"} for row in found]
+        yield [{**row, "picture": str(picture), "scene": str(picture), "source": "rendered"} for row in found]
 
 
-def photographs() -> Iterator[list[Row]]:
-    """Real pictures, each clean and with every fault that shows at the weakest of four strengths."""
-    for number, one in enumerate(real.real_pictures(grey=True)):
-        if one.name in real.BLURRED:
+def photographs(folder: Path | None, most: int) -> Iterator[tuple[str, list[Row]]]:
+    """(scene, versions) of photos, each clean and with every fault that shows at the weakest of four strengths; at most
+    SIDE pixels on the shorter side. None: the photos of installed packages, all of them; else at most `most` of the
+    folder's, spread over it. One that cannot be read is left out."""
+    listed = photos.listed(folder)
+    some = range(len(listed)) if folder is None else np.linspace(0, len(listed) - 1, min(most, len(listed))).round()
+    for number in map(int, some):
+        name, scene = listed[number]
+        try:
+            one = photos.read(folder, name)
+        except DataError:
             continue
-        kind = "portrait" if one.face else "general"
-        scene = Scene(one.image, "photo", kind, "surface", one.face or (0.25, 0.25, 0.75, 0.75), one.face)
-        versions = [dataset.row(scene, number)]
-        for name in DEGRADATIONS:
-            weakest = dataset.spoilt(scene, number, name, min(dataset.STRENGTHS))
-            if visible(one.image, weakest["image"]):
-                rest = [dataset.spoilt(scene, number, name, strength) for strength in dataset.STRENGTHS[1:]]
+        subject = "surface" if scene in real.SURFACES else "photo"
+        image = _at_most(one.image, SIDE)
+        drawn = Scene(
+            image, "photo", "portrait" if one.face else "general", subject, one.face or photos.MIDDLE, one.face
+        )
+        versions = [dataset.row(drawn, number)]
+        for fault in DEGRADATIONS:
+            if fault == "composition" and subject == "surface":
+                continue
+            weakest = dataset.spoilt(drawn, number, fault, min(dataset.STRENGTHS))
+            if visible(image, weakest["image"]):
+                rest = [dataset.spoilt(drawn, number, fault, strength) for strength in dataset.STRENGTHS[1:]]
                 versions += [weakest, *rest]
-        yield [{**row, "picture": one.group, "source": "real"} for row in versions]
+        yield scene, [{**row, "picture": name, "scene": scene, "source": "real"} for row in versions]
+
+
+def _at_most(image: np.ndarray, side: int) -> np.ndarray:
+    share = side / min(image.shape[:2])
+    if share >= 1:
+        return image
+    size = tuple(round(length * share) for length in image.shape[1::-1])
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
 
 
 def scored(pictures: Iterable[list[Row]], systems: Mapping[str, Score], done: Callable[[], None]) -> list[Row]:
@@ -71,7 +96,7 @@ def scored(pictures: Iterable[list[Row]], systems: Mapping[str, Score], done: Ca
         images, faces = [row["image"] for row in versions], [row["face"] or () for row in versions]
         scores = {name: score(images, faces) for name, score in systems.items()}
         for at, row in enumerate(versions):
-            kept = {k: row[k] for k in ("picture", "source", "style", "kind", "degradation", "strength")}
+            kept = {k: row[k] for k in ("picture", "scene", "source", "style", "kind", "degradation", "strength")}
             found.append(kept | {"scores": {name: values[at] for name, values in scores.items()}})
         done()
     return found
@@ -80,12 +105,13 @@ def scored(pictures: Iterable[list[Row]], systems: Mapping[str, Score], done: Ca
 def summary(rows: Sequence[Row], system: str) -> dict[str, Interval]:
     """Pairwise shares (clean above degraded, a tie counting half; per source, and per kind of fault), `monotone_*`
     (sweeps that fall at every step from clean on), `pairwise_anatomy`, `cartoon_smooth` (how many of the over-smoothed
-    photos a clean cartoon scores above), and the calibration of P(clean is better) = sigmoid(|difference|)."""
+    photos a clean cartoon scores above), and the calibration of P(clean is better) = sigmoid(|difference|). A scene is
+    one line of the intervals, however many pictures of it there are."""
     lines: dict[str, dict[str, list[float]]] = {}
     margins: dict[str, list[tuple[str, float]]] = {source: [] for source in WHERE}
-    for picture, versions in groupby(rows, key=lambda row: (row["source"], row["picture"])):
+    for (source, _), versions in groupby(rows, key=lambda row: (row["source"], row["picture"])):
         of_picture = list(versions)
-        source, name = picture
+        name = of_picture[0]["scene"]
         line = lines.setdefault(f"{source} {name}", {})
         for fault, margin, falls in sweeps(of_picture, system):
             where = WHERE[source]

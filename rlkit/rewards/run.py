@@ -12,13 +12,13 @@ from reward_models.vision.encoder import VisionReward
 from rlkit.evaluate.intervals import Interval
 from rlkit.recipe import Recipe
 from rlkit.report.finish import finish
-from rlkit.rewards import gallery, held_out, measure, trainer
-from rlkit.rewards.dataset import Groups
+from rlkit.rewards import gallery, held_out, measure, photos, trainer
+from rlkit.rewards.dataset import Featured, Groups
 from rlkit.rewards.labels import Group, check, read_labels
 from rlkit.running import ranks
 from rlkit.running.folder import RunFolder
 from rlkit.running.progress import Progress, quiet
-from rlkit.running.tracking import open_tracker, write_jsonl
+from rlkit.running.tracking import Tracker, open_tracker, write_jsonl
 
 BATCH = 64  # pictures per forward pass when measuring
 
@@ -26,9 +26,10 @@ BATCH = 64  # pictures per forward pass when measuring
 def run(recipe: Recipe, folder: RunFolder) -> None:
     """Collect labels, train the heads and what `model.vision` says, measure beside a start that learnt nothing."""
     quiet()
-    with Progress(folder.path.name, stages=4) as progress:
+    more = bool(recipe.reward.photo_cuts) + len(photos.folds_of(recipe))
+    with Progress(folder.path.name, stages=4 + more) as progress:
         tracker = open_tracker(recipe.train.report_to, folder, name=folder.path.name, config={}, progress=progress)
-        reward = trainer.load(recipe.model, recipe.reward, frames=recipe.data.num_frames, seed=recipe.seed)
+        reward = fresh(recipe)
         train, rest = labelled(recipe, folder, reward, progress)
         settings = recipe.reward
         examples = Groups(
@@ -39,6 +40,8 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
             crops=settings.train_crops,
             items=settings.train_items,
         )
+        if trainer.frozen(reward):
+            examples = trainer.featured(reward, examples, progress)
         if not trainer.goes_on(recipe.model):
             trainer.standardise(reward, examples)
         stage = f"reward: training on {len(train):,} groups of {sum(len(one.items) for one in train):,} pictures"
@@ -46,14 +49,39 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
         if folder.main:
             reward.save(folder.final)
         ranks.wait()
-        start = trainer.load(recipe.model, recipe.reward, frames=recipe.data.num_frames, seed=recipe.seed)
+        folds = photo_folds(recipe, examples, folder, tracker, progress)
+        start = fresh(recipe)
         if not trainer.goes_on(recipe.model):
             trainer.standardise(start, examples)
-        systems = evaluate({"untrained": start.eval(), "reward": reward}, rest, recipe, folder, progress)
+        systems = evaluate({"untrained": start.eval(), "reward": reward}, folds, rest, recipe, folder, progress)
         cost = {"train_seconds": {"reward": seconds}, "groups": len(train)}
         results = {"systems": systems, "measured_on": "held-out pictures", "cost": cost}
         finish(folder, results, cards=False)
         tracker.finish()
+
+
+def fresh(recipe: Recipe) -> VisionReward:
+    """What the recipe starts from."""
+    return trainer.load(recipe.model, recipe.reward, frames=recipe.data.num_frames, seed=recipe.seed)
+
+
+def photo_folds(
+    recipe: Recipe, examples: Groups | Featured, folder: RunFolder, tracker: Tracker, progress: Progress
+) -> dict[str, VisionReward]:
+    """Scene of a photo -> a judge trained as the reward was, on all but that scene's fold."""
+    found: dict[str, VisionReward] = {}
+    scenes = photos.scenes(recipe.data) if recipe.reward.photo_cuts else []
+    for number, left_out in enumerate(photos.folds_of(recipe)):
+        kept = [at for at, group in enumerate(examples.groups) if photos.scene_of(group) not in left_out]
+        some, judge = examples.part(kept), fresh(recipe)
+        if not trainer.goes_on(recipe.model):
+            trainer.standardise(judge, some)
+        part = folder.part(f"folds/{number}")
+        names = ", ".join(scenes[scene] for scene in sorted(left_out))
+        stage = f"fold {number + 1}: training without {names}"
+        trainer.train(judge, recipe, some, part, tracker.part(f"fold{number}", part), progress, stage=stage)
+        found |= {scenes[scene]: judge.eval() for scene in left_out}
+    return found
 
 
 def labelled(
@@ -67,6 +95,9 @@ def labelled(
     if data.source == "gallery":
         rendered = gallery.pictures(data, "train", data.num_clips, progress)
         found = gallery.groups(rendered, cache_gib=data.cache_gib)
+        if recipe.reward.photo_cuts:
+            cuts = photos.cuts(data, recipe.reward.photo_cuts, progress)
+            found += gallery.groups(cuts, cache_gib=data.cache_gib / 2)
     else:
         progress.stage(f"reading the labels in {data.folder}")
         source = Path(data.folder)
@@ -90,9 +121,15 @@ def _is_gallery(folder: Path) -> bool:
 
 
 def evaluate(
-    rewards: dict[str, VisionReward], rest: Sequence[Group], recipe: Recipe, folder: RunFolder, progress: Progress
+    rewards: dict[str, VisionReward],
+    folds: dict[str, VisionReward],
+    rest: Sequence[Group],
+    recipe: Recipe,
+    folder: RunFolder,
+    progress: Progress,
 ) -> dict[str, dict[str, Interval]]:
-    """System -> metrics. Of the gallery every score is written to samples/scores.jsonl, to be looked into."""
+    """System -> metrics; on a photo the reward is the judge of `folds` that has not seen its scene, where there are
+    any. Of the gallery every score is written to samples/scores.jsonl, to be looked into."""
     scorers = {name: Scorer(one, None, BATCH) for name, one in rewards.items()}
     if recipe.data.source != "gallery":
         progress.stage(f"scoring {len(rest):,} held-out groups", total=len(scorers) * len(rest))
@@ -107,7 +144,11 @@ def evaluate(
         held = measure.rendered(count, seed=gallery.seed_of(recipe.data, split), size=size)
         rows = measure.scored(held, systems, progress.advance)
         if split == "test":
-            rows += measure.scored(measure.photographs(), systems, progress.advance)
+            for scene, versions in measure.photographs(photos.folder_of(recipe.data), count):
+                judges = dict(systems)
+                if folds:
+                    judges["reward"] = _as_score(Scorer(folds[scene], None, BATCH))
+                rows += measure.scored([versions], judges, progress.advance)
         write_jsonl(folder.samples / "scores.jsonl", rows)
     rows = ranks.gathered(rows)[0]
     return {name: measure.summary(rows, name) for name in systems} if rows else {}

@@ -193,10 +193,15 @@ def with_lora(backbone: nn.Module, model: Model) -> nn.Module:
 
 
 @torch.no_grad()
-def standardise(reward: VisionReward, examples: Groups) -> None:
-    """Let the heads see features of mean 0 and deviation 1 over the first groups; a checkpoint brings its own."""
+def standardise(reward: VisionReward, examples: Groups | Featured) -> None:
+    """Let the heads see features of mean 0 and deviation 1 over some groups of all parts; a checkpoint brings its
+    own."""
     reward.eval()
-    found = [pooled(reward, examples, index)[0] for index in range(min(len(examples), STANDARDISE_ON))]
+    some = range(0, len(examples), -(-len(examples) // STANDARDISE_ON))
+    if isinstance(examples, Featured):
+        found = [examples.features[index][0] for index in some]
+    else:
+        found = [pooled(reward, examples, index)[0] for index in some]
     reward.heads.standardise(torch.cat(found).to(ranks.device()))
 
 
@@ -206,6 +211,11 @@ def pooled(reward: VisionReward, examples: Groups, index: int) -> tuple[torch.Te
     shown = [batch[name].to(ranks.device()) for name in ("pixel_values", "view", "time")]
     features, region = reward.pooled(shown[0].to(next(reward.parameters()).dtype), *shown[1:])
     return features.cpu(), region.cpu()
+
+
+def frozen(reward: VisionReward) -> bool:
+    """Whether nothing but the heads is trained."""
+    return not any(p.requires_grad for part in (reward.backbone, reward.pool) for p in part.parameters())
 
 
 @torch.no_grad()
@@ -227,7 +237,7 @@ def featured(reward: VisionReward, examples: Groups, progress: Progress) -> Feat
 def train(
     reward: VisionReward,
     recipe: Recipe,
-    examples: Groups,
+    examples: Groups | Featured,
     folder: RunFolder,
     tracker: Tracker,
     progress: Progress,
@@ -235,21 +245,17 @@ def train(
     stage: str,
 ) -> float:
     """Train, resuming from the folder's last whole checkpoint; returns the seconds it took. Raises RecipeError under
-    DeepSpeed or FSDP.
-
-    Where nothing but the heads is trained, they are trained on features that are computed once, of all items.
-    """
+    DeepSpeed or FSDP. On Featured examples the heads alone are trained."""
     if ranks.sharded():
         raise RecipeError(
             "a reward with heads trains with whole weights, but this launch shares them out (DeepSpeed or FSDP); use "
             "accelerate_configs/ddp.yaml or single.yaml"
         )
-    frozen = not any(p.requires_grad for part in (reward.backbone, reward.pool) for p in part.parameters())
-    model = reward.heads if frozen else reward
+    model = reward.heads if isinstance(examples, Featured) else reward
     trainer = RewardTrainer(
         model,
         recipe,
-        featured(reward, examples, progress) if frozen else examples,
+        examples,
         args=training_arguments(recipe, folder),
         callbacks=[MarkCheckpoints(folder, recipe.train.save_total_limit), StopWhenAsked()],
         optimizers=(optimizer(model, recipe), None),

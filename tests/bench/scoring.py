@@ -36,29 +36,34 @@ ITEMS, CROPS = 4, 3
 ATTRIBUTES = ("overall", "composition", "exposure", "colour", "sharpness", "artefacts")
 
 
-def backbones() -> dict[str, tuple[torch.nn.Module, int, str]]:
-    """name -> (backbone, window, features): the widths of ViT-Ti with fewer layers, ConvNeXt V2 atto, the recipe's."""
+def backbones() -> dict[str, tuple[torch.nn.Module, int, str, bool]]:
+    """name -> (backbone, window, features, whether measures stand beside them): the widths of ViT-Ti with fewer layers,
+    CLIP's ViT-B/16, ConvNeXt V2 atto, the recipe's."""
     clip = CLIPVisionConfig(
         hidden_size=192, intermediate_size=768, num_hidden_layers=4, num_attention_heads=3, patch_size=16
     )
     dino = Dinov2Config(hidden_size=192, num_hidden_layers=4, num_attention_heads=3, image_size=224)
+    base = CLIPVisionConfig(patch_size=16)
     tiny = ConvNextV2Config(hidden_sizes=[32, 64, 128], depths=[1, 1, 1], num_stages=3, image_size=64)
     atto = ConvNextV2Config(hidden_sizes=[40, 80, 160, 320], depths=[2, 2, 6, 2], image_size=224)
     return {
-        "clip, 4 layers of 192": (CLIPVisionModel(clip), 224, "pooled"),
-        "dinov2, 4 layers of 192": (Dinov2Model(dino), 224, "pooled"),
-        "convnextv2 atto": (ConvNextV2Model(atto), 224, "pooled"),
-        "convnextv2 atto, statistics": (ConvNextV2Model(atto), 224, "statistics"),
-        "recipe's convnextv2, statistics": (ConvNextV2Model(tiny), 64, "statistics"),
+        "clip, 4 layers of 192": (CLIPVisionModel(clip), 224, "pooled", False),
+        "clip vit-b/16, measures": (CLIPVisionModel(base), 224, "pooled", True),
+        "dinov2, 4 layers of 192": (Dinov2Model(dino), 224, "pooled", False),
+        "convnextv2 atto": (ConvNextV2Model(atto), 224, "pooled", False),
+        "convnextv2 atto, statistics": (ConvNextV2Model(atto), 224, "statistics", False),
+        "convnextv2 atto, statistics, measures": (ConvNextV2Model(atto), 224, "statistics", True),
+        "recipe's convnextv2, statistics": (ConvNextV2Model(tiny), 128, "statistics", False),
+        "recipe's convnextv2, statistics, measures": (ConvNextV2Model(tiny), 128, "statistics", True),
     }
 
 
-def save_reward(folder: Path, backbone: torch.nn.Module, window: int, features: str) -> None:
+def save_reward(folder: Path, backbone: torch.nn.Module, window: int, features: str, measures: bool) -> None:
     """A VisionReward with fresh weights, as `rlkit reward score` and `reward_models.load` read it."""
     plan, square = ViewPlan(CROPS, True), {"height": window, "width": window}
     processor = BitImageProcessor(size=square, crop_size=square)
     outputs = Outputs(ATTRIBUTES, ("anatomy", "artefact"), 5, experts=("general", "portrait"))
-    spec = Spec(outputs, plan, features)
+    spec = Spec(outputs, plan, features, measures)
     VisionReward(backbone.eval(), Views(processor, plan), spec).eval().save(folder)
 
 
@@ -86,9 +91,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     cases = []
-    for name, (backbone, window, features) in backbones().items():
+    for name, (backbone, window, features, measures) in backbones().items():
         with tempfile.TemporaryDirectory() as folder:
-            save_reward(Path(folder) / "final", backbone, window, features)
+            save_reward(Path(folder) / "final", backbone, window, features, measures)
             score = reward_models.load(Path(folder) / "final", device=options.device)
         bare, processor = score.reward.backbone, score.reward.views.processor
         size = 2 * window

@@ -267,5 +267,9 @@ def test_a_bug_keeps_its_traceback(folder, monkeypatch):
 
 def test_ctrl_c_is_a_line_and_the_shells_exit_code(folder, monkeypatch, capsys):
     monkeypatch.setattr(cli, "check", lambda argv: signal.raise_signal(signal.SIGINT))
-    assert rlkit("check", "mine.yaml") == 130
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        assert rlkit("check", "mine.yaml") == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err == "\nrlkit check: stopped; files that are there are whole.\n"

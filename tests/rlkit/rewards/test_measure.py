@@ -6,9 +6,9 @@ import pytest
 from rlkit.rewards import measure
 
 
-def row(picture, degradation, strength, score, style="photo", source="rendered"):
-    told = {"picture": picture, "degradation": degradation, "strength": strength, "style": style, "source": source}
-    return told | {"kind": "general", "scores": {"reward": score}}
+def row(picture, degradation, strength, score, style="photo", source="rendered", scene=None):
+    told = {"picture": picture, "scene": scene or picture, "degradation": degradation, "strength": strength}
+    return told | {"style": style, "source": source, "kind": "general", "scores": {"reward": score}}
 
 
 ROWS = [
@@ -39,6 +39,20 @@ def test_shares_are_of_pictures_and_a_tie_counts_half():
     assert found["cartoon_smooth"] == 1  # 0.0 against the photo's -1.0; the weak smoothing is not counted
 
 
+def test_two_pictures_of_a_scene_are_one_line_and_swept_apart():
+    rows = [
+        row("left", None, 0.0, 3.0, source="real", scene="s"),
+        row("left", "blur", 0.5, 2.0, source="real", scene="s"),
+    ]
+    rows += [
+        row("right", None, 0.0, 1.0, source="real", scene="s"),
+        row("right", "blur", 0.5, 0.0, source="real", scene="s"),
+    ]
+    found = measure.summary(rows, "reward")
+    assert found["monotone_real"]["value"] == found["pairwise_real"]["value"] == 1
+    assert found["monotone_real"]["n"] == found["pairwise_real"]["n"] == 1
+
+
 def test_calibration_is_of_the_sigmoid_of_the_margin():
     sure = [("a", 4.0), ("b", 4.0), ("c", 4.0), ("d", -4.0)]
     assert measure.calibration(sure)["value"] == pytest.approx(1 / (1 + np.exp(-4)) - 0.75)
@@ -53,7 +67,7 @@ def test_the_statistic_falls_with_blur():
 
 def test_every_real_picture_comes_clean_first_with_faults_at_every_strength():
     pytest.importorskip("skimage")
-    versions = next(measure.photographs())
-    assert versions[0]["degradation"] is None and versions[0]["source"] == "real"
+    scene, versions = next(measure.photographs(None, 1))
+    assert versions[0]["degradation"] is None and versions[0]["source"] == "real" and versions[0]["scene"] == scene
     faults = {one["degradation"] for one in versions[1:]}
     assert len(versions) == 1 + 4 * len(faults) and len(faults) >= 10

@@ -1,0 +1,86 @@
+"""Photos beside rendered pictures: every scene is scored by a judge that did not learn from it."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from rlkit.errors import RlkitError
+from rlkit.recipe.file import load
+from rlkit.rewards import gallery, measure, photos
+from rlkit.rewards import run as rewards_run
+from rlkit.run import run
+from tests.rlkit.conftest import FOOTER, HEADER
+
+RECIPE = """\
+algorithm: reward
+model: {init: convnextv2, vision: frozen}
+data: {source: gallery, folder: mine, num_clips: 2, frame_size: 48}
+reward: {vetoes: [anatomy, artefact], hidden: 4, crops: 1, photo_cuts: 2, photo_folds: 2, window: 32}
+train: {per_device_train_batch_size: 4, max_steps: 2, logging_steps: 1}
+evaluate: {num_clips: 4}
+"""
+
+
+@pytest.fixture
+def recipe_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(measure, "SIDE", 200)
+    (tmp_path / "mine").mkdir()
+    draw = np.random.default_rng(0)
+    for name in "abc":
+        pixels = gaussian_filter(draw.uniform(0, 255, (200, 220, 3)), (3, 3, 0))
+        pixels = (pixels - pixels.min()) / np.ptp(pixels) * 255
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / f"mine/{name}.png")
+    (tmp_path / "mine/broken.jpg").write_bytes(b"no picture")
+    path = tmp_path / "judge.yaml"
+    path.write_text(HEADER + RECIPE + FOOTER, encoding="utf-8")
+    return path
+
+
+def test_no_judge_scores_a_scene_it_learnt_from(recipe_file, monkeypatch):
+    learnt, asked = [], {}
+    inner, outer = rewards_run.trainer.train, rewards_run.evaluate
+
+    def train(reward, recipe, examples, *rest, **named):
+        learnt.append({photos.scene_of(group) for group in examples.groups})
+        return inner(reward, recipe, examples, *rest, **named)
+
+    def evaluate(rewards, folds, *rest):
+        asked.update({scene: id(judge) for scene, judge in folds.items()})
+        return outer(rewards, folds, *rest)
+
+    monkeypatch.setattr(rewards_run.trainer, "train", train)
+    monkeypatch.setattr(rewards_run, "evaluate", evaluate)
+    folder = run(str(recipe_file))[-1]
+    # a.png 0, b.png 1, broken.jpg 2 (set aside), c.png 3; the shipped judge learns from all, fold 0 lacks 0 and 2
+    assert learnt == [{None, 0, 1, 3}, {None, 1, 3}, {None, 0}]
+    assert asked["a.png"] == asked["broken.jpg"] != asked["b.png"] == asked["c.png"]
+    told = folder.results()["systems"]["reward"]
+    assert told["pairwise_real"]["n"] == 3 and told["pairwise_held_out"]["n"] == 4
+    rows = [json.loads(line) for line in (folder.samples / "scores.jsonl").read_text().splitlines()]
+    assert {row["scene"] for row in rows if row["source"] == "real"} == {"a.png", "b.png", "c.png"}
+    (aside,) = gallery.GALLERY.glob("photos-*/cuts-2/rejected_rows.jsonl")
+    assert "broken.jpg" in json.loads(aside.read_text())["reasons"][0]
+
+
+def test_other_photos_are_cut_anew_and_the_same_are_not(recipe_file):
+    recipe = load(recipe_file)
+    first = photos._fingerprint(photos.folder_of(recipe.data), photos.photos.listed(photos.folder_of(recipe.data)))
+    Image.fromarray(np.zeros((200, 200, 3), np.uint8)).save("mine/d.png")
+    second = photos._fingerprint(photos.folder_of(recipe.data), photos.photos.listed(photos.folder_of(recipe.data)))
+    assert first != second
+
+
+def test_a_folder_without_a_usable_photo_is_an_error(recipe_file):
+    for name in "abc":
+        (recipe_file.parent / f"mine/{name}.png").unlink()
+    with pytest.raises(RlkitError, match="no photo can be used"):
+        run(str(recipe_file))
+
+
+@pytest.mark.parametrize("change", ["evaluate.split=dev", "evaluate.num_clips=0", "reward.photo_cuts=0"])
+def test_nothing_is_trained_twice_where_photos_are_not_measured(recipe_file, change):
+    assert photos.folds_of(load(recipe_file, [change])) == []
