@@ -257,7 +257,7 @@ def _not_chatter(record: logging.LogRecord) -> bool:
 
 
 def last_screen(results: Mapping[str, object], folder: Path, *, console: Console | None = None) -> None:
-    """Print what changed, before and after, and the next three commands; rank 0 only."""
+    """Print what changed, before and after, and the next commands; rank 0 only."""
     if not ranks.is_main():
         return
     console = console or Console(highlight=False)
@@ -284,9 +284,12 @@ def last_screen(results: Mapping[str, object], folder: Path, *, console: Console
 
 
 def next_commands(folder: Path) -> list[tuple[str, str]]:
-    """The three things people do next, with the command for each."""
+    """What people do next, with the command for each; only the report where no model was written, as by compare."""
     folder = Path(folder)
     final = folder / "final"
+    look = ("look at it", f"rlkit report {folder} --open")
+    if not final.is_dir():
+        return [look]
     use = ("run it on your own clips", "accelerate launch recipes/dpo_caption_folder.yaml data.folder=clips/")
     if (final / "model_index.json").is_file():
         use = ("load it in diffusers", f'DiffusionPipeline.from_pretrained("{final}")')
@@ -298,8 +301,4 @@ def next_commands(folder: Path) -> list[tuple[str, str]]:
     if told.is_file():
         kind = "text" if json.loads(told.read_text(encoding="utf-8"))["reward"] == "consistency" else "image"
         use = ("see whether it can be trusted", f"rlkit reward check {final} --kind {kind}")
-    return [
-        ("look at it", f"rlkit report {folder} --open"),
-        use,
-        ("share it", f"hf upload YOUR_NAME/{folder.name} {final} --private"),
-    ]
+    return [look, use, ("share it", f"hf upload YOUR_NAME/{folder.name} {final} --private")]

@@ -172,7 +172,9 @@ def results():
     }
 
 
-def test_last_screen_shows_before_after_and_three_commands():
+def test_last_screen_shows_before_after_and_three_commands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("runs/dpo_caption/final").mkdir(parents=True)
     console = plain()
     last_screen(results(), Path("runs/dpo_caption"), console=console)
     text = said(console)
@@ -218,3 +220,12 @@ def test_last_screen_of_a_generator_says_how_diffusers_loads_it(tmp_path, file, 
     last_screen({**results(), "measured_on": "held-out prompts"}, tmp_path, console=console)
     assert f'{expected}{tmp_path}/final")' in said(console)
     assert "held-out prompts" in said(console) and "clips" not in said(console)
+
+
+def test_a_model_is_offered_to_share_where_there_is_one(tmp_path):
+    assert [text for text, _ in module.next_commands(tmp_path)] == ["look at it"]
+    (tmp_path / "final").mkdir()
+    assert module.next_commands(tmp_path)[-1] == (
+        "share it",
+        f"hf upload YOUR_NAME/{tmp_path.name} {tmp_path / 'final'} --private",
+    )
