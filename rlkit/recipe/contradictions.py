@@ -162,6 +162,10 @@ def _of_encoders(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "model.vision", "an adapter is stored without its base, and fresh weights are stored nowhere; use full"
     if recipe.data.source not in ("gallery", "folder"):
         yield "data.source", "labels come from the gallery, or from a folder: set it to gallery or folder"
+    if recipe.reward.photo_cuts and recipe.data.source != "gallery":
+        yield "reward.photo_cuts", "photos are cut and degraded beside rendered pictures; set data.source to gallery"
+    if recipe.data.source == "gallery" and recipe.data.folder is not None and not recipe.reward.photo_cuts:
+        yield "data.folder", "its photos would not be used; set reward.photo_cuts to, say, 40"
     if recipe.reward.ratings == "ordinal" and recipe.reward.levels < 2:
         yield "reward.levels", "ordinal ratings need the number of grades, at least 2"
     if not recipe.reward.crops and not recipe.reward.whole:

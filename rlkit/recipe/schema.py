@@ -127,7 +127,8 @@ class Data:
     folder: Annotated[str | None, OnDisk("folder")] = None
     """Folder of video files, for `source: folder`; for `source: pairs` where their videos lie, if not beside the pairs.
     Clips that do not decode are set aside with their reason; the run goes on. For `algorithm: bootstrap` about ten
-    pictures, with or without captions.jsonl; null draws ten of the world's in a look of its own."""
+    pictures, with or without captions.jsonl; null draws ten of the world's in a look of its own. With `source: gallery`
+    photos, see reward.photo_cuts."""
     captions: Annotated[str | None, OnDisk("data")] = None
     """JSONL with `video` and `caption` on each line. Default: captions.jsonl in `folder`. `algorithm: pairs` also takes
     parquet, a Hugging Face data set (local, or its hub id), and rows of TRL, ms-swift, LLaMA-Factory and 2U1."""

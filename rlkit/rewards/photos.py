@@ -48,7 +48,8 @@ def cuts(data: Data, count: int, progress: Progress) -> Path:
         if ranks.is_main() and not (folder / dataset.GALLERY_NAME).is_file():
             scenes = {scene: number for number, scene in enumerate(dict.fromkeys(scene for _, scene in found))}
             jobs = [(name, FROM + scenes[scene] * SPAN + at * count) for at, (name, scene) in enumerate(found)]
-            made = in_processes(partial(rows_of, folder=source, count=count), jobs, os.cpu_count() or 1, chunksize=1)
+            make, workers = partial(rows_of, folder=source, count=count), os.cpu_count() or 1
+            made = in_processes(make, jobs, workers, chunksize=1) if workers > 1 else map(make, jobs)
             rejected: list[Rejected] = []
             written = dataset.write_gallery(folder, _good(made, rejected, progress))
             if rejected:

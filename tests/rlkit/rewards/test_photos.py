@@ -1,13 +1,14 @@
 """Photos beside rendered pictures: every scene is scored by a judge that did not learn from it."""
 
 import json
+import os
 
 import numpy as np
 import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from rlkit.errors import RlkitError
+from rlkit.errors import RecipeError, RlkitError
 from rlkit.recipe.file import load
 from rlkit.rewards import gallery, measure, photos
 from rlkit.rewards import run as rewards_run
@@ -28,6 +29,7 @@ evaluate: {num_clips: 4}
 def recipe_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(measure, "SIDE", 200)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # no workers to start
     (tmp_path / "mine").mkdir()
     draw = np.random.default_rng(0)
     for name in "abc":
@@ -81,6 +83,21 @@ def test_a_folder_without_a_usable_photo_is_an_error(recipe_file):
         run(str(recipe_file))
 
 
-@pytest.mark.parametrize("change", ["evaluate.split=dev", "evaluate.num_clips=0", "reward.photo_cuts=0"])
-def test_nothing_is_trained_twice_where_photos_are_not_measured(recipe_file, change):
-    assert photos.folds_of(load(recipe_file, [change])) == []
+@pytest.mark.parametrize(
+    "changes", [["evaluate.split=dev"], ["evaluate.num_clips=0"], ["reward.photo_cuts=0", "data.folder=null"]]
+)
+def test_nothing_is_trained_twice_where_photos_are_not_measured(recipe_file, changes):
+    assert photos.folds_of(load(recipe_file, changes)) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("reward.photo_cuts=0", "its photos would not be used"),
+        ("data.source=folder", "photos are cut and degraded beside rendered pictures"),
+    ],
+)
+def test_photos_that_would_not_be_used_are_an_error(recipe_file, change, said):
+    with pytest.raises(RecipeError) as raised:
+        load(recipe_file, [change])
+    assert said in str(raised.value)
