@@ -53,14 +53,18 @@ def rendered(count: int, *, seed: int, size: int) -> Iterator[list[Row]]:
         yield [{**row, "picture": str(picture), "scene": str(picture), "source": "rendered"} for row in found]
 
 
-def photographs(folder: Path | None, most: int) -> Iterator[tuple[str, list[Row]]]:
-    """(scene, versions) of photos, each clean and with every fault that shows at the weakest of four strengths; at most
-    SIDE pixels on the shorter side. None: the photos of installed packages, all of them; else at most `most` of the
-    folder's, spread over it. One that cannot be read is left out."""
+def chosen(folder: Path | None, most: int) -> list[tuple[int, str, str]]:
+    """(number, name, scene) of the photos that are measured: all of installed packages, at most `most` of a folder's,
+    spread over it."""
     listed = photos.listed(folder)
     some = range(len(listed)) if folder is None else np.linspace(0, len(listed) - 1, min(most, len(listed))).round()
-    for number in map(int, some):
-        name, scene = listed[number]
+    return [(number, *listed[number]) for number in map(int, some)]
+
+
+def photographs(folder: Path | None, most: int) -> Iterator[tuple[str, list[Row]]]:
+    """(scene, versions) of the `chosen` photos, each clean and with every fault that shows at the weakest of four
+    strengths; at most SIDE pixels on the shorter side. One that cannot be read is left out."""
+    for number, name, scene in chosen(folder, most):
         try:
             one = photos.read(folder, name)
         except DataError:

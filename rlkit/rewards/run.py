@@ -135,7 +135,9 @@ def evaluate(
         progress.stage(f"scoring {len(rest):,} held-out groups", total=len(scorers) * len(rest))
         return {name: held_out.summary(scorer, rest, progress.advance) for name, scorer in scorers.items()}
     count, split = recipe.evaluate.num_clips, recipe.evaluate.split
-    progress.stage(f"scoring {count:,} held-out pictures and their versions", total=count)
+    source = photos.folder_of(recipe.data)
+    real = len(measure.chosen(source, count)) if split == "test" and count else 0
+    progress.stage(f"scoring {count + real:,} held-out pictures and their versions", total=count + real)
     systems: dict[str, measure.Score] = {"laplacian": measure.laplacian}
     systems |= {name: _as_score(scorer) for name, scorer in scorers.items()}
     rows: list[dict[str, Any]] = []
@@ -143,12 +145,11 @@ def evaluate(
         size = recipe.data.frame_size or gallery.SIZE
         held = measure.rendered(count, seed=gallery.seed_of(recipe.data, split), size=size)
         rows = measure.scored(held, systems, progress.advance)
-        if split == "test":
-            for scene, versions in measure.photographs(photos.folder_of(recipe.data), count):
-                judges = dict(systems)
-                if folds:
-                    judges["reward"] = _as_score(Scorer(folds[scene], None, BATCH))
-                rows += measure.scored([versions], judges, progress.advance)
+        for scene, versions in measure.photographs(source, count) if real else ():
+            judges = dict(systems)
+            if folds:
+                judges["reward"] = _as_score(Scorer(folds[scene], None, BATCH))
+            rows += measure.scored([versions], judges, progress.advance)
         write_jsonl(folder.samples / "scores.jsonl", rows)
     rows = ranks.gathered(rows)[0]
     return {name: measure.summary(rows, name) for name in systems} if rows else {}
