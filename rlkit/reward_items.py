@@ -19,13 +19,13 @@ from PIL import Image, ImageOps
 
 from data_synth.errors import DataError
 from data_synth.jsonl import read_lines
-from data_synth.pictures import read_picture
+from data_synth.pictures import SUFFIXES, read_picture
 from data_synth.records import Rejected
 from data_synth.video import read_clip
 from reward_models.serving.calling import Row
 from reward_models.serving.scoring_job import Item
 
-PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+PICTURES = frozenset({*SUFFIXES, ".gif"})
 CLIPS = frozenset({".mp4", ".mkv", ".webm", ".mov", ".avi"})
 ROWS_AT_ONCE = 64  # of a parquet file, which may hold the pictures themselves
 

@@ -163,6 +163,11 @@ def _ties(scene: Scene, picture: int, clean: dict[str, Any]) -> Iterator[dict[st
             yield _pair(clean, smooth, "over_smoothed_skin", tie=True)
 
 
+def applies(name: str, scene: Scene) -> bool:
+    """Whether the fault is one of such a scene."""
+    return not (name == "composition" and scene.style == "photo" and scene.subject in NO_UPRIGHT)
+
+
 def distribution(overall: float) -> list[float]:
     """Shares of people's ratings 1 to 5 for a quality in [0, 1]: a normal of SPREAD around 1.2 + 3.4 * quality, cut at
     the borders between ratings. An assumption, not a measurement."""
@@ -219,7 +224,7 @@ def _drawn(scene: Scene, picture: int, number: int | None, weakest: float) -> li
     for name in _rng(picture, "faults").permutation(list(DEGRADATIONS)).tolist():
         if len(found) == (len(DEGRADATIONS) if number is None else number):
             break
-        if name == "composition" and scene.style == "photo" and scene.subject in NO_UPRIGHT:
+        if not applies(name, scene):
             continue
         smooth = scene.style == "cartoon" and name in PHOTO_ONLY
         if smooth or visible(scene.image, spoilt(scene, picture, name, weakest)["image"]):

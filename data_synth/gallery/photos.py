@@ -14,9 +14,8 @@ from data_synth.errors import DataError
 from data_synth.gallery import real
 from data_synth.gallery.real import SURFACES, Real
 from data_synth.gallery.scenes import Scene
-from data_synth.pictures import read_picture
+from data_synth.pictures import SUFFIXES, read_picture
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 SIDES = (192, 400)
 """Least and greatest side of a cut in pixels; the least is also what a photo must have."""
 PART = 0.45
@@ -66,7 +65,12 @@ def cut(photo: Real, number: int) -> Scene:
     if rng.random() < 0.5:
         part = part[:, ::-1]
     image = toned(part, rng) if number % 2 else np.ascontiguousarray(part)
-    return Scene(image, "photo", "general", "surface" if photo.group in SURFACES else "photo", MIDDLE, None)
+    return Scene(image, "photo", "general", subject(photo), MIDDLE, None)
+
+
+def subject(photo: Real) -> str:
+    """As Scene has it."""
+    return "surface" if photo.group in SURFACES else "photo"
 
 
 def toned(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -82,9 +82,9 @@ def real_picture(name: str) -> Real:
     return Real(name, group_of(name), read_picture(_file(package, path)), colourless, _FACE.get(name))
 
 
-def real_pictures(*, grey: bool = False, sharp: bool = False) -> list[Real]:
-    """Those of `real_names`."""
-    return [real_picture(name) for name in real_names(grey=grey, sharp=sharp)]
+def real_pictures(*, grey: bool = False) -> list[Real]:
+    """Those of `real_names`, blurred ones too."""
+    return [real_picture(name) for name in real_names(grey=grey)]
 
 
 def group_of(name: str) -> str:

@@ -49,7 +49,8 @@ class EncoderReward:
     """For `data.source: gallery`: pictures cut out of each photo and degraded beside the rendered ones. The photos are
     yours, right as they are, in data.folder; null: those that scikit-image and scikit-learn ship."""
     photo_folds: Annotated[int, Between(2, 100)] = 4
-    """Parts of the photos' scenes. Each is scored by heads trained without it, one more training of `train:` a part."""
+    """Parts of the photos' scenes. Each is scored by heads trained without it, one more training of `train:` a part;
+    where `model.id` is a trained reward they go on from its heads, which may have learnt from it."""
     whole: bool = True
     """Also the whole picture, scaled to one window: composition is not seen in crops."""
     ratings: Literal["gaussian", "regression", "ordinal"] = "gaussian"

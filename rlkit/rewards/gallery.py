@@ -73,10 +73,8 @@ def versions(scene: Scene, picture: int, draw: np.random.Generator, drawn: Scene
     """The picture clean, with `count` faults where they show; and what of `drawn`, which is `scene` before a camera
     took it, makes no difference or has the other anatomy."""
     clean = dataset.row(scene, picture)
-    found, faults = [clean], draw.permutation(list(DEGRADATIONS)).tolist()
-    if scene.style == "photo" and scene.subject in dataset.NO_UPRIGHT:
-        faults.remove("composition")
-    for name in faults[:count]:
+    found, drawn_faults = [clean], draw.permutation(list(DEGRADATIONS)).tolist()
+    for name in [name for name in drawn_faults if dataset.applies(name, scene)][:count]:
         for low, high in STRENGTHS:
             spoilt = dataset.spoilt(scene, picture, name, float(draw.uniform(low, high)))
             if visible(clean["image"], spoilt["image"]):

@@ -17,7 +17,7 @@ from PIL import Image
 from scipy.ndimage import laplace
 
 from data_synth.errors import DataError
-from data_synth.gallery import dataset, photos, real
+from data_synth.gallery import dataset, photos
 from data_synth.gallery.degrade import DEGRADATIONS, PHOTO_ONLY, visible
 from data_synth.gallery.scenes import Scene
 from reward_models import agreement
@@ -69,14 +69,12 @@ def photographs(folder: Path | None, most: int) -> Iterator[tuple[str, list[Row]
             one = photos.read(folder, name)
         except DataError:
             continue
-        subject = "surface" if scene in real.SURFACES else "photo"
         image = _at_most(one.image, SIDE)
-        drawn = Scene(
-            image, "photo", "portrait" if one.face else "general", subject, one.face or photos.MIDDLE, one.face
-        )
+        kind, box = ("portrait", one.face) if one.face else ("general", photos.MIDDLE)
+        drawn = Scene(image, "photo", kind, photos.subject(one), box, one.face)
         versions = [dataset.row(drawn, number)]
         for fault in DEGRADATIONS:
-            if fault == "composition" and subject == "surface":
+            if not dataset.applies(fault, drawn):
                 continue
             weakest = dataset.spoilt(drawn, number, fault, min(dataset.STRENGTHS))
             if visible(image, weakest["image"]):

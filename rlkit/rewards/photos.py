@@ -46,8 +46,8 @@ def cuts(data: Data, count: int, progress: Progress) -> Path:
     progress.stage(f"cutting and degrading {len(found):,} photos", total=len(found))
     with ranks.main_first():
         if ranks.is_main() and not (folder / dataset.GALLERY_NAME).is_file():
-            scenes = {scene: number for number, scene in enumerate(dict.fromkeys(scene for _, scene in found))}
-            jobs = [(name, FROM + scenes[scene] * SPAN + at * count) for at, (name, scene) in enumerate(found)]
+            numbers = {scene: number for number, scene in enumerate(scenes(data))}
+            jobs = [(name, FROM + numbers[scene] * SPAN + at * count) for at, (name, scene) in enumerate(found)]
             make, workers = partial(rows_of, folder=source, count=count), os.cpu_count() or 1
             made = in_processes(make, jobs, workers, chunksize=1) if workers > 1 else map(make, jobs)
             rejected: list[Rejected] = []
@@ -90,13 +90,12 @@ def scenes(data: Data) -> list[str]:
 def folds_of(recipe: Recipe) -> list[set[int]]:
     """The scenes in parts of about equal size, for a recipe that trains on photos and is measured on them; none where
     there are less than two scenes."""
-    if recipe.data.source != "gallery" or not recipe.reward.photo_cuts or recipe.evaluate.split != "test":
+    measured = recipe.evaluate.split == "test" and recipe.evaluate.num_clips
+    if recipe.data.source != "gallery" or not recipe.reward.photo_cuts or not measured:
         return []
     count = len(scenes(recipe.data))
     parts = min(recipe.reward.photo_folds, count)
-    return (
-        [set(range(start, count, parts)) for start in range(parts)] if count > 1 and recipe.evaluate.num_clips else []
-    )
+    return [set(range(start, count, parts)) for start in range(parts)] if count > 1 else []
 
 
 def _good(
