@@ -42,6 +42,8 @@ def contradictions(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "sampling.judge", "`world` knows the truth of rendered clips only; name a reward model, or remove it"
     if data.source not in ("world", "gallery") and recipe.evaluate.split != "test":
         yield "evaluate.split", "dev is a split of the world's clips; of your own, every fifth or fewer are held out"
+    if recipe.retain is not None:
+        yield from _of_retention(recipe)
     yield from _of_encoders(recipe)
     yield from _of_generators(recipe)
     if recipe.algorithm == "rewriter":
@@ -68,6 +70,45 @@ def contradictions(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "loss.types", "all weights are 0, so nothing would be learnt; give one of them a weight above 0"
     if not recipe.loss.types:
         yield "loss.types", "no loss is named; write for example `types: {sigmoid: 1.0}`"
+
+
+CAPTIONERS = ("sft", "dpo", "grpo")
+
+
+def _of_retention(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """What cannot be kept, or not measured."""
+    retain, model = recipe.retain, recipe.model
+    captioner = recipe.algorithm in CAPTIONERS
+    if not captioner and (recipe.algorithm not in GENERATOR_ALGORITHMS or recipe.algorithm in UNRETAINED):
+        yield (
+            "retain",
+            f"{recipe.algorithm} does not measure it; captioners ({', '.join(CAPTIONERS)}) and generators do",
+        )
+        return
+    if model.init is not None:
+        yield "retain", f"a fresh {model.init} knows nothing yet that it could lose; remove it, or give model.id"
+    if retain.probes is None and not captioner:
+        yield (
+            "retain.probes",
+            "generators need a file with a prompt on each line, for example retain.probes=prompts.txt",
+        )
+    if retain.probes is None and captioner and recipe.data.source != "world":
+        yield "retain.probes", "only the world has questions of its own; give JSON lines of video, question and answer"
+    if retain.probes is None and captioner and not (recipe.evaluate.num_clips and recipe.evaluate.probe_clips):
+        yield (
+            "retain.probes",
+            "the world's questions are about held-out clips; raise evaluate.num_clips and probe_clips",
+        )
+    if retain.replay_weight and not captioner:
+        yield "retain.replay_weight", "generators replay nothing; hold them with kl_weight, or retain.adapter_scales"
+    if retain.replay_weight and captioner and retain.replay is None and recipe.data.source != "world":
+        yield "retain.replay", "only the world has questions of its own; give JSON lines of video, question and answer"
+    if not retain.adapter_scales:
+        yield "retain.adapter_scales", "names no scale; [1.0] is the adapter as it was trained"
+    if len(set(retain.adapter_scales)) < len(retain.adapter_scales):
+        yield "retain.adapter_scales", f"{retain.adapter_scales} names a scale twice"
+    if retain.adapter_scales != [1.0] and model.lora is None:
+        yield "retain.adapter_scales", "scales an adapter, and none is trained; add `lora: {}` to `model:`"
 
 
 def _of_pair_making(recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -176,6 +217,9 @@ GENERATORS = ("stable_diffusion_3", "stable_diffusion")
 ONLINE = ("nft", "flow_grpo", "ddpo", "online_dpo")  # they draw groups of pictures and compare them
 OFFLINE = ("diffusion_dpo", "diffusion_kto")
 GENERATOR_ALGORITHMS = ("diffusion_sft", "pairs_image", "distill", *ONLINE, *OFFLINE, "reward_backprop", "bootstrap")
+
+UNRETAINED = ("diffusion_sft", "pairs_image", "bootstrap")
+"""They train nothing, start from nothing, or measure what is kept by themselves (bootstrap.num_class_images)."""
 
 
 def _of_generators(recipe: Recipe) -> Iterator[tuple[str, str]]:

@@ -108,6 +108,7 @@ def page(run: RunData) -> dict[str, Any]:
         "has_best": any(c.best for row in compare_table.cells(systems, paired).values() for c in row.values()),
         "controls": part_of_table(systems, paired, "order_exact", CONTROLS),
         "skills": part_of_table(systems, paired, "skill_probe", [name for name in metrics if is_detail(name)]),
+        "retained": compare_table.retained(run.results),
         "examples": examples(run, before, after),
         "pictures": pictures.groups(run),
         "by_steps": pictures.by_steps(run.results),
