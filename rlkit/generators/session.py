@@ -17,6 +17,7 @@ from rlkit.evaluate.retained import scales
 from rlkit.generators import gallery
 from rlkit.generators.guard import Guard
 from rlkit.generators.prompts import Embeddings, Prompts, read_prompts
+from rlkit.generators.replay import replay
 from rlkit.models import adapter_scale
 from rlkit.models import generator as pipelines
 from rlkit.models.generator import EMA, REFERENCE, Generator
@@ -119,8 +120,10 @@ def run(
         trained, name = list(systems.items())[-1]
         watched = (session, trains, name, sampled.get(trained), folder, tracker, progress)
         guard = guard_of(*watched) if len(systems) > 1 else None
+        old = replay(session, folder)
+        losses = trains.losses if old is None else old.beside(trains)
         seconds = engine.train(
-            session.generator, recipe, folder, tracker, progress, trains.losses,
+            session.generator, recipe, folder, tracker, progress, losses,
             stage=trains.stage, after_step=trains.after_step, memory=trains, guard=guard,
         )  # fmt: skip
         scale = scales(recipe)[0]

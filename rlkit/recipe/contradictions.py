@@ -99,8 +99,13 @@ def _of_retention(recipe: Recipe) -> Iterator[tuple[str, str]]:
             "retain.probes",
             "the world's questions are about held-out clips; raise evaluate.num_clips and probe_clips",
         )
-    if retain.replay_weight and not captioner:
-        yield "retain.replay_weight", "generators replay nothing; hold them with kl_weight, or retain.adapter_scales"
+    if retain.replay_weight and recipe.algorithm == "distill":
+        yield (
+            "retain.replay_weight",
+            "distill learns from its teacher's own pictures, which hold it already; set it to 0",
+        )
+    if retain.replay_weight and not captioner and recipe.generation.num_frames > 1:
+        yield "retain.replay_weight", "only pictures are replayed; set it to 0, or generation.num_frames to 1"
     if retain.replay_weight and captioner and retain.replay is None and recipe.data.source != "world":
         yield "retain.replay", "only the world has questions of its own; give JSON lines of video, question and answer"
     if not retain.adapter_scales:

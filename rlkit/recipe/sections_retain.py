@@ -17,13 +17,14 @@ class Retain:
     probes: Annotated[str | None, OnDisk("file")] = None
     """Captioners: JSON lines of `video question answer`, perhaps `skill start end`, videos named from the file's
     folder; null asks the world's questions about evaluate.probe_clips clips. Generators: a prompt a line."""
-    replay: Annotated[str | None, OnDisk("file")] = None
-    """Captioners: questions and answers to go on training on, as in `probes`; null: the world's about training
-    clips."""
+    replay: Annotated[str | None, OnDisk("file or folder")] = None
+    """What to go on training on. Captioners: questions and answers, as in `probes`; null: the world's about training
+    clips. Generators: a folder of pictures, with or without captions.jsonl; null: the world's."""
     replay_weight: Amount = 0.0
-    """Weight of the loss on these answers, their mean negative log-likelihood; 0 replays nothing."""
+    """Weight of the loss on it, the mean negative log-likelihood of an answer's tokens or the mean denoising error; 0
+    replays nothing."""
     replay_rows: Count = 4
-    """Questions beside each forward pass."""
+    """Questions or pictures beside each forward pass."""
     adapter_scales: list[Annotated[float, Between(0.01, 4)]] = field(default_factory=lambda: [1.0])
     """What a trained LoRA is multiplied by: the first is saved, each is measured. Below 1 lies between the start and
     what was learnt."""

@@ -21,10 +21,11 @@ from rlkit.errors import GuardError
 from rlkit.evaluate.generator import Measure
 from rlkit.generators.bootstrap import choose, ledger
 from rlkit.generators.bootstrap.choose import Decision
-from rlkit.generators.bootstrap.mixture import Mixture, Pool
+from rlkit.generators.bootstrap.mixture import Mixture
 from rlkit.generators.bootstrap.space import measured
 from rlkit.generators.bootstrap.start import Start, samples
 from rlkit.generators.gallery import save_grid, thumbnail
+from rlkit.generators.pool import Pool
 from rlkit.generators.prompts import Prompts
 from rlkit.models.generator import POLICY
 from rlkit.running import ranks

@@ -225,3 +225,23 @@ def test_what_it_drew_for_other_prompts_is_drawn_again_and_an_adapter_can_be_sca
 def test_generators_have_no_questions_of_their_own(recipe_file):
     with pytest.raises(RecipeError, match="a prompt on each line"):
         launch(recipe_file(), ["retain={}"])
+
+
+def test_replay_and_norm_guard_are_part_of_the_loss_and_a_kill_changes_nothing(recipe_file, tmp_path):
+    path, keep = recipe_file("[./own.py]", save=1), ["retain={probes: plain.txt, replay_weight: 0.5}"]
+    (tmp_path / "plain.txt").write_text("A green ring.\n")
+    keep += ["nft.norm_guard_weight=10.0", "train.max_steps=5"]
+    whole = launch(path, ["out=whole", *keep])[-1]
+    assert all(line["replay/loss"] > 0 for line in numbers(whole.path))
+    # 4 pictures replayed beside each of the 2 micro-batches of 5 steps, and as many backward passes
+    without = launch(path, ["out=without", "train.max_steps=5"])[-1]
+    passes = [one.results()["systems"]["nft"]["forward_passes"]["value"] for one in (whole, without)]
+    assert passes[0] == passes[1] + 5 * 2 * 4 * 2
+    (tmp_path / "stop_at").write_text("3")
+    with pytest.raises(RuntimeError, match="power cut"):
+        launch(path, ["out=cut", *keep])
+    cut = launch(path, ["out=cut", *keep])[-1]
+    name = "final/pytorch_lora_weights.safetensors"
+    assert (cut.path / name).read_bytes() == (whole.path / name).read_bytes()
+    assert (without.path / name).read_bytes() != (whole.path / name).read_bytes()
+    assert cut.results()["systems"] == whole.results()["systems"]
