@@ -154,6 +154,8 @@ def batches_of(recipe: Recipe, devices: int) -> Batches:
     steps = train.max_steps if train.max_steps >= 0 else math.ceil(steps_per_epoch * train.num_train_epochs)
     if recipe.algorithm == "bootstrap":  # max_steps are those of one round
         steps *= recipe.bootstrap.trainings
+    if recipe.algorithm == "bootstrap_caption":
+        steps *= recipe.bootstrap_caption.trainings
     return Batches(
         rows,
         devices,

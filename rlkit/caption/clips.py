@@ -218,17 +218,24 @@ def _decode(item: Captioned, reader: Reader) -> None:
     reader.clip(item.media, item.start, item.end)
 
 
-class Captions(Sequence):
-    """Lines of a folder, whose captions are taken for true."""
+class Some(Sequence):
+    """Those rows of a sequence that stand at `places`."""
 
-    def __init__(self, rows: JsonLines, places: list[int]) -> None:
+    def __init__(self, rows: Sequence[dict[str, Any]], places: Sequence[int]) -> None:
         self.rows, self.places = rows, np.asarray(places, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.places)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        row = self.rows[int(self.places[index])]
+        return self.rows[int(self.places[index])]
+
+
+class Captions(Some):
+    """Lines of a folder, whose captions are taken for true."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = super().__getitem__(index)
         return {**row, "true_caption": row["caption"]}
 
 

@@ -5,7 +5,7 @@ policy says by itself. So the gate measures both on labelled clips that neither 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from rlkit.recipe import Recipe
 from rlkit.running import ranks
 from rlkit.running.folder import RunFolder
 from rlkit.running.progress import Progress
+
+TRUTH = "event_order"
+"""The reward that is the truth where clips come with their events."""
 
 
 class JudgeGateError(RlkitError):
@@ -59,13 +62,8 @@ class Gate:
 
 
 def gate(captioner: Captioner, judge: Judge, found: Clips, recipe: Recipe, question: str, progress: Progress) -> Gate:
-    """Measure a judge on labelled clips that neither it nor the policy was trained on: the world's other split, the
-    held-out clips of a folder."""
-    clips, reader = found.held_out, found.held_out_reader
-    if recipe.data.source == "world":
-        split = "dev" if recipe.evaluate.split == "test" else "test"
-        clips, reader = world_held_out(recipe.data, split, recipe.sampling.gate_clips, progress)
-    clips = [clips[at] for at in range(min(len(clips), recipe.sampling.gate_clips))]
+    """Measure a judge on labelled clips that neither it nor the policy was trained on."""
+    clips, reader = labelled(found, recipe, progress)
     if not clips:
         raise JudgeGateError(
             "sampling.judge has to pass a gate, for which there are no labelled clips: raise evaluate.num_clips, or "
@@ -81,6 +79,24 @@ def gate(captioner: Captioner, judge: Judge, found: Clips, recipe: Recipe, quest
     ids = [row["id"] for row in clips]
     intervals = {name: agreement.bootstrap_by_prompt(lambda v: float(np.mean(v)), ids, v) for name, v in values.items()}
     return Gate(**intervals, num_clips=len(clips), num_samples=recipe.sampling.num_samples)
+
+
+def labelled(found: Clips, recipe: Recipe, progress: Progress) -> tuple[list[Row], Reader]:
+    """At most sampling.gate_clips clips that nothing is trained on: the world's other split, or the held-out clips of a
+    folder."""
+    clips, reader = found.held_out, found.held_out_reader
+    if recipe.data.source == "world":
+        split = "dev" if recipe.evaluate.split == "test" else "test"
+        clips, reader = world_held_out(recipe.data, split, recipe.sampling.gate_clips, progress)
+    return [clips[at] for at in range(min(len(clips), recipe.sampling.gate_clips))], reader
+
+
+def of_rewards(recipe: Recipe, num_samples: int) -> Recipe:
+    """The recipe as the gate reads it where its rewards are the judge of `num_samples` captions: none has to pass where
+    they are the truth alone."""
+    used = [one.name for one in recipe.rewards if one.weight]
+    judge = "world" if used == [TRUTH] else " + ".join(used)
+    return replace(recipe, sampling=replace(recipe.sampling, judge=judge, num_samples=num_samples))
 
 
 def applies(recipe: Recipe) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from data_synth.records import make_record
 from data_synth.world.clips import events_of
 from rlkit.caption import generate, reference, rows
-from rlkit.caption.clips import Clips
+from rlkit.caption.clips import Clips, Reader
 from rlkit.models import Captioner
 from rlkit.recipe import Recipe
 from rlkit.running import ranks
@@ -61,26 +61,42 @@ def draw(captioner: Captioner, found: Clips, recipe: Recipe, question: str, prog
     )
     target = SAMPLES / hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=10).hexdigest()
     progress.stage(f"sampling {settings.num_samples} captions of {len(found.train):,} clips", total=len(found.train))
-    starts = range(0, len(found.train), CHUNK)
+    return Drawn(draw_into(target, captioner, found.train, found.reader, recipe, question, recipe.seed, progress))
+
+
+def draw_into(
+    target: Path,
+    captioner: Captioner,
+    clips: Sequence[Mapping[str, Any]],
+    reader: Reader,
+    recipe: Recipe,
+    question: str,
+    seed: int,
+    progress: Progress,
+) -> list[Path]:
+    """`sampling.num_samples` captions of each clip in files of CHUNK clips below `target`; what is there is kept. The
+    first clip of a file and `seed` decide what is drawn."""
+    settings = recipe.sampling
+    starts = range(0, len(clips), CHUNK)
     for start in starts[ranks.number() :: ranks.count()]:
         path = _chunk(target, start)
         if not path.exists():
-            clips = [found.train[at] for at in range(start, min(start + CHUNK, len(found.train)))]
+            some = [clips[at] for at in range(start, min(start + CHUNK, len(clips)))]
             texts = generate.captions(
                 captioner,
-                [_prompt(captioner, row, question, found, recipe, start + at) for at, row in enumerate(clips)],
+                [_prompt(captioner, row, question, reader, recipe, start + at) for at, row in enumerate(some)],
                 max_new_tokens=settings.max_completion_length,
                 batch_size=recipe.evaluate.per_device_eval_batch_size,
                 num_return_sequences=settings.num_samples,
                 temperature=settings.temperature,
                 top_p=settings.top_p,
-                seed=recipe.seed + start,
+                seed=seed + start,
             )
-            lines = [{"id": row["id"], "samples": one} for row, one in zip(clips, texts, strict=True)]
+            lines = [{"id": row["id"], "samples": one} for row, one in zip(some, texts, strict=True)]
             write_jsonl(path, lines)
-        progress.step(min(start + CHUNK * ranks.count(), len(found.train)))
+        progress.step(min(start + CHUNK * ranks.count(), len(clips)))
     ranks.wait()
-    return Drawn([_chunk(target, start) for start in starts])
+    return [_chunk(target, start) for start in starts]
 
 
 def files_hash(found: Clips) -> str:
@@ -97,9 +113,9 @@ def _chunk(target: Path, start: int) -> Path:
     return target / f"{start // CHUNK:06d}.jsonl"
 
 
-def _prompt(captioner: Captioner, row: Mapping[str, Any], question: str, found: Clips, recipe: Recipe, index: int):
+def _prompt(captioner: Captioner, row: Mapping[str, Any], question: str, reader: Reader, recipe: Recipe, index: int):
     """The prompt alone; the answer is a placeholder that generation does not read."""
-    clip = found.reader.clip(row["video"], row.get("start"), row.get("end"))
+    clip = reader.clip(row["video"], row.get("start"), row.get("end"))
     if recipe.data.shuffle_frames:
         clip = rows.shuffled(clip, seed=index)
     return rows.encode(captioner, make_record(question, "A", [], videos=[row["video"]]), clip)

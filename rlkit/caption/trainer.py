@@ -20,7 +20,7 @@ from torch.utils.data import BatchSampler, DataLoader
 from transformers import PreTrainedModel, TrainerCallback
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
-from rlkit import models
+from rlkit import losses, models
 from rlkit.caption import one_row, rows
 from rlkit.caption.dataset import Examples, LengthGroupedBatches
 from rlkit.caption.retain import Replay
@@ -134,7 +134,7 @@ class CaptionTrainer(RecipeTrainer):
         """
         model = self.model if model is None else model
         if isinstance(model, PreTrainedModel) and not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
-            _load_whole(model, Path(resume_from_checkpoint))
+            load_weights(model, Path(resume_from_checkpoint))
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
@@ -161,7 +161,7 @@ class CaptionTrainer(RecipeTrainer):
         if checkpoint is None or self.reads(checkpoint):
             return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         unset_hf_deepspeed_config()  # else transformers would share the weights out while it reads them (ZeRO-3)
-        _load_whole(self.model, checkpoint)
+        load_weights(self.model, checkpoint)
         if self.is_deepspeed_enabled:
             set_hf_deepspeed_config(self.accelerator.state.deepspeed_plugin.hf_ds_config)
         prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
@@ -169,8 +169,8 @@ class CaptionTrainer(RecipeTrainer):
         return prepared
 
 
-def _load_whole(model: nn.Module, checkpoint: Path) -> None:
-    """Put a checkpoint's weights into a model that no engine has shared out yet."""
+def load_weights(model: nn.Module, checkpoint: Path) -> None:
+    """Put the weights of a checkpoint, or of a final/, into a model of its kind that no engine has shared out yet."""
     if not isinstance(model, PreTrainedModel):
         from peft import set_peft_model_state_dict
 
@@ -178,6 +178,17 @@ def _load_whole(model: nn.Module, checkpoint: Path) -> None:
         return
     stored = type(model).from_pretrained(checkpoint, dtype=model.dtype)
     model.load_state_dict(stored.state_dict(), strict=True)
+
+
+def nll(
+    trainer: CaptionTrainer, model: nn.Module, batch: dict[str, Tensor], counts: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Negative log-likelihood of the chosen answer per clip; their mean over the step is the mean over its tokens."""
+    log_probs, mask = one_row.log_probs(trainer.captioner, batch, model=model)
+    tokens_per_clip = counts[1] / counts[0]
+    loss = losses.sft(log_probs[:, 0], mask[:, 0], num_items_in_batch=float(tokens_per_clip))
+    chosen = log_probs[:, 0].detach().sum(-1)
+    return loss, {"logps/chosen": chosen.mean()}
 
 
 class Collator:

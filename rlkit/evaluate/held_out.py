@@ -118,10 +118,18 @@ class Evaluation:
         """Training seconds of a system that was read back."""
         return json.loads((folder.path / "cost.json").read_text())["train_seconds"]
 
-    def finish(self, cost: Mapping[str, Any], *, headline: str | None = None) -> dict[str, Any]:
+    def finish(
+        self,
+        cost: Mapping[str, Any],
+        *,
+        headline: str | None = None,
+        more: Mapping[str, Any] | None = None,
+        seeds: Sequence["Evaluation"] = (),
+    ) -> dict[str, Any]:
         """results.json, samples, report, card and the last screen; returns the results. `headline` is the system that
-        is shown beside the first one, where that is not the usual choice."""
-        results = self.results() | {"cost": dict(cost)}
+        is shown beside the first one, where that is not the usual choice; `more` goes into the results; `seeds` are the
+        same systems trained with other seeds."""
+        results = self.results(seeds) | {"cost": dict(cost), **(more or {})}
         first, usual = compare_table.headline_systems(results)
         if first is not None and headline in self.systems and headline not in (first, usual):
             results["headline"] = [first, headline]
@@ -130,12 +138,18 @@ class Evaluation:
         finish(self.folder, results)
         return results
 
-    def results(self) -> dict[str, Any]:
-        """`systems` with intervals, and `differences` between each two of them."""
-        rows = {name: metric_rows(rows) for name, rows in self.systems.items()}
-        results: dict[str, Any] = {"systems": {name: intervals.summarise(one) for name, one in rows.items()}}
+    def results(self, seeds: Sequence["Evaluation"] = ()) -> dict[str, Any]:
+        """`systems` with intervals, and `differences` between each two of them; over these `seeds` too."""
+        rows = {
+            name: [metric_rows(one.systems[name]) for one in (self, *seeds) if name in one.systems]
+            for name in self.systems
+        }
+        results: dict[str, Any] = {"systems": {}}
+        for name, of_seeds in rows.items():
+            one = len(of_seeds) == 1
+            results["systems"][name] = intervals.summarise(of_seeds[0]) if one else intervals.pool_seeds(of_seeds)
         if len(rows) > 1:
-            results["differences"] = compare_table.differences({name: [one] for name, one in rows.items()})
+            results["differences"] = compare_table.differences(rows)
         if self.retained.systems:
             results["retained"] = self.retained.systems
         return results

@@ -52,6 +52,8 @@ def contradictions(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield from _of_pair_making(recipe)
     if recipe.algorithm == "grpo":
         yield from _of_grpo(recipe)
+    if recipe.algorithm == "bootstrap_caption":
+        yield from _of_bootstrap_caption(recipe)
     if recipe.feedback.method != "snips" and recipe.feedback.metric in ("conversion_per_click", "continuation"):
         yield (
             "feedback.method",
@@ -408,3 +410,32 @@ def _of_bootstrap(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "bootstrap.keep_share", f"of {own.num_samples} samples none would be kept; raise keep_share"
     if len(set(own.seeds)) < len(own.seeds):
         yield "bootstrap.seeds", f"{own.seeds} names a seed twice"
+
+
+def _of_bootstrap_caption(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """What `algorithm: bootstrap_caption` cannot do without."""
+    data, own, sampling = recipe.data, recipe.bootstrap_caption, recipe.sampling
+    if data.source not in ("world", "folder"):
+        yield "data.source", "bootstrap_caption draws captions of clips; set it to world or folder"
+    if recipe.model.id is None:
+        yield "model.id", "bootstrap_caption starts from a captioner; give it, for example runs/base_caption/final"
+    if not data.num_labelled or data.num_labelled >= data.num_clips:
+        yield (
+            "data.num_labelled",
+            f"of {data.num_clips} clips (data.num_clips) some must have a corrected caption and some none; set it to, "
+            "say, 10",
+        )
+    rewarded = any(reward.weight for reward in recipe.rewards)
+    if (sampling.judge is None) != rewarded:
+        yield "sampling.judge", "captions are chosen by sampling.judge or by `rewards`; give one of the two"
+    if sampling.num_samples < 1 or sampling.temperature <= 0:
+        yield (
+            "sampling.num_samples",
+            "captions are drawn to choose from: give at least 1, better 4, and sampling.temperature above 0",
+        )
+    if recipe.train.max_steps < 0:
+        yield "train.max_steps", "bootstrap_caption has no epochs; give the number of optimiser steps of a round"
+    if not recipe.evaluate.num_clips:
+        yield "evaluate.num_clips", "0 held-out clips leave nothing to measure; give evaluate.num_clips"
+    if len(set(own.seeds)) < len(own.seeds):
+        yield "bootstrap_caption.seeds", f"{own.seeds} names a seed twice"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from rlkit.recipe.marks import ALGORITHM, NEGATIVE, REWARD, Between, Changes, OnDisk
-from rlkit.recipe.sections_bootstrap import Bootstrap
+from rlkit.recipe.sections_bootstrap import Bootstrap, BootstrapCaption
 from rlkit.recipe.sections_caption import Grpo
 from rlkit.recipe.sections_compare import Compare
 from rlkit.recipe.sections_data import Feedback, PairMaking
@@ -252,7 +252,7 @@ class Evaluate:
     """For `algorithm: reward`: kinds of wrong answers that are measured but not trained on."""
     held_out_rewards: list[Annotated[PlugIn, REWARD]] = field(default_factory=list)
     """For generators: rewards that are measured and not trained on, weighed like `rewards`; what is gained by hacking
-    the trained ones is not gained here."""
+    the trained ones is not gained here. For `algorithm: bootstrap_caption` they say which round is best."""
     best_of: CountOrZero = 0
     """For generators: also measure the start where the best of so many pictures, by `rewards`, is taken for each; what
     training is weighed against. 0 leaves it out."""
@@ -315,8 +315,8 @@ class Recipe:
     reward: EncoderReward | None = None
     """For `algorithm: reward`: null trains a captioner to judge captions, a section a vision encoder with heads."""
     rewards: list[Annotated[PlugIn, REWARD]] = field(default_factory=list)
-    """For generators and `algorithm: grpo`: files in reward_models, your own paths, or `{http: {url: ...}}`, with
-    weights. Each is normalised within its group before they are weighed and added."""
+    """For generators, `grpo` and `bootstrap_caption`: files in reward_models, your own paths, or `{http: {url: ...}}`,
+    with weights. Each is normalised within its group before they are weighed and added."""
     grpo: Grpo = field(default_factory=Grpo)
     """For `algorithm: grpo`."""
     generation: Generation = field(default_factory=Generation)
@@ -343,6 +343,8 @@ class Recipe:
     """For `algorithm: distill`."""
     bootstrap: Bootstrap = field(default_factory=Bootstrap)
     """For `algorithm: bootstrap`."""
+    bootstrap_caption: BootstrapCaption = field(default_factory=BootstrapCaption)
+    """For `algorithm: bootstrap_caption`."""
     rewriter: Rewriter = field(default_factory=Rewriter)
     """For `algorithm: rewriter`."""
     retain: Retain | None = None

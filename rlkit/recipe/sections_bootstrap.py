@@ -1,4 +1,4 @@
-"""The keys of `algorithm: bootstrap`; see schema.py."""
+"""The keys of `algorithm: bootstrap` and `bootstrap_caption`; see schema.py."""
 
 from __future__ import annotations
 
@@ -57,6 +57,48 @@ class Bootstrap:
     """Seeds to repeat everything with, for intervals; the first one's LoRA is saved. Empty: the recipe's seed."""
     rows_per_shard: Count = 64
     """Samples drawn at once and written in one file: the unit of work that a stopped run does not lose."""
+
+    @property
+    def trainings(self) -> int:
+        """How often train.max_steps are taken: the naive loop shares the first round."""
+        return (self.rounds + (self.rounds - 1) * self.naive) * max(1, len(self.seeds))
+
+
+@dataclass(frozen=True)
+class BootstrapCaption:
+    """For `algorithm: bootstrap_caption`: a captioner that learns on from its own judged captions. data.num_labelled
+    clips have a corrected caption; of all others sampling.num_samples are drawn a round, and judged by sampling.judge,
+    or by `rewards`."""
+
+    rounds: Count = 3
+    """Trainings of train.max_steps each; captions are drawn and judged after each."""
+    restart: bool = False
+    """Begin each round with model.id instead of going on: nothing is inherited but judged captions, and max_steps must
+    teach everything anew."""
+    keep_share: Annotated[float, Between(0.001, 1)] = 0.5
+    """Captions of at most this share of the clips are kept and trained on in the next round, one a clip."""
+    clusters: Count = 6
+    """Captions that tell as many events are a cluster, this many or more counting as one. A cluster keeps at most the
+    share that it had of the first round's samples: the best of all would be short ones."""
+    bar: Share = 0.5
+    """A caption is accepted whose reward lies above this share of the first round's; it stays where it is, so that the
+    share of accepted captions can rise."""
+    real_share: Share = 0.5
+    """At least this share of the captions in every batch are corrected ones."""
+    near_duplicate: Annotated[float, Between(0.01, 1)] = 0.8
+    """Overlap (Jaccard, of four-word runs) with a corrected caption, or with a better one, above which a caption is not
+    kept."""
+    patience: Count = 1
+    """Rounds without a rise of the held-out judge after which the loop ends; what is saved is the round it liked best.
+    It is evaluate.held_out_rewards, or else the truth of sampling.gate_clips labelled clips that measure no result."""
+    max_diversity_drop: Share = 0.3
+    """A round with this much less diversity than the first (different four-word runs in the greedy captions of these
+    clips) ends the loop and is not saved."""
+    naive: bool = True
+    """Also run, from the same first round, the loop without all this: the best captions of all, none corrected. It is
+    what the results are compared with and costs as much again."""
+    seeds: list[CountOrZero] = field(default_factory=list)
+    """Seeds to repeat everything with, for intervals; the first one's captioner is saved. Empty: the recipe's seed."""
 
     @property
     def trainings(self) -> int:

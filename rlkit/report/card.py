@@ -32,6 +32,7 @@ ALGORITHMS = {
     "online_dpo": "online Diffusion-DPO",
     "reward_backprop": "backpropagation of a reward (ReFL, DRaFT)",
     "bootstrap": "a LoRA that learns on from its own judged samples (RAFT, DreamBooth)",
+    "bootstrap_caption": "SFT on its own judged captions beside few corrected ones (RAFT)",
     "distill": "direct distillation into few steps",
     "rewriter": "SFT, DPO and GRPO on judged rewrites",
 }

@@ -24,13 +24,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
+from rlkit.bootstrap.ledger import lineage as lineage_of
+from rlkit.bootstrap.ledger import write_table
+from rlkit.bootstrap.rounds import Course, go_on
 from rlkit.evaluate import intervals
 from rlkit.evaluate.generator import Measure, constant
 from rlkit.evaluate.intervals import Interval
-from rlkit.generators.bootstrap import ledger, rounds
+from rlkit.generators.bootstrap import ledger
 from rlkit.generators.bootstrap.rounds import Loop, Round
 from rlkit.generators.bootstrap.start import Start, prepare
 from rlkit.generators.gallery import save_grid
@@ -50,13 +52,9 @@ SHOWN = 32  # kept samples in the gallery of a round
 
 
 @dataclass
-class System:
-    """The rounds of one system and seed."""
+class System(Course[Round]):
+    """The rounds of one system and seed; `last` is the best of ours, the last of naive."""
 
-    rounds: list[Round]
-    last: Round
-    """The one that is reported and saved: the best of ours, the last of naive."""
-    stopped: str | None
     prior: dict[str, list[dict[str, Any]]]
     """Rows of plain prompts, of the `base` model and of `last`; empty lists without rewards."""
 
@@ -80,7 +78,7 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
                 pipelines.save(start.session.generator, folder.final, POLICY)  # ours is used last
         results = summary(found, seeds) | {"starts": starts}
         if folder.main:
-            ledger.write_table(folder.path / "ledger.parquet", lines, ledger.LEDGER)
+            write_table(folder.path / "ledger.parquet", lines, ledger.LEDGER)
             publish(folder, tracker, {name: of_seeds[0] for name, of_seeds in found.items()}, seeds[0])
         finish(folder, results)
         tracker.finish()
@@ -111,20 +109,22 @@ def one_seed(
 def one_system(loop: Loop, name: str, first: Round, folder: RunFolder, tracker: Tracker) -> System:
     """The rounds of one system after the first, which all share."""
     own, seed, naive = loop.start.recipe.bootstrap, loop.start.recipe.seed, name == NAIVE
-    found = [loop.decided(1, first.folder, first.rows, first.trained, first.looked, naive=naive)]
-    _log(tracker, found[0])
-    stopped = None
-    while len(found) < own.rounds and stopped is None:
-        number = len(found) + 1
-        title = f"round {number} of {name}, seed {seed}"
-        found.append(loop.round(found[-1], title, _part(folder, name, seed, number), naive=naive))
-        _log(tracker, found[-1])
-        if not naive:
-            stopped = rounds.ended(found, patience=own.patience, max_diversity_drop=own.max_diversity_drop)
-    place = len(found) - 1 if naive else rounds.best(found, own.max_diversity_drop)
-    if stopped:
-        loop.progress.note(f"{name}: {stopped}; the weights of round {found[place].number} are kept")
-    return System(found, found[place], stopped, _prior(loop, found[place], folder.part(f"{name}-seed{seed}")))
+
+    def after(before: Round) -> Round:
+        title = f"round {before.number + 1} of {name}, seed {seed}"
+        one = loop.round(before, title, _part(folder, name, seed, before.number + 1), naive=naive)
+        _log(tracker, one)
+        return one
+
+    start = loop.decided(1, first.folder, first.rows, first.trained, first.looked, naive=naive)
+    _log(tracker, start)
+    found = go_on(
+        start, after, naive=naive, rounds=own.rounds, patience=own.patience, max_diversity_drop=own.max_diversity_drop
+    )
+    if found.stopped:
+        loop.progress.note(f"{name}: {found.stopped}; the weights of round {found.last.number} are kept")
+    prior = _prior(loop, found.last, folder.part(f"{name}-seed{seed}"))
+    return System(found.rounds, found.last, found.stopped, prior)
 
 
 def _log(tracker: Tracker, one: Round) -> None:
@@ -171,32 +171,13 @@ def _prior(loop: Loop, last: Round, part: RunFolder) -> dict[str, list[dict[str,
 def lineage(start: Start, name: str, one: Round, run_folder: Path) -> list[dict[str, Any]]:
     """The ledger's rows of one round."""
     size, rows = start.recipe.bootstrap.rows_per_shard, []
-    for row, total, decision in zip(one.rows, one.totals.tolist(), one.decisions, strict=True):
+    originals = [original.name for original in start.originals]
+    for at, row in enumerate(one.rows):
         shard = one.folder.path / ledger.SHARD_NAME.format(row["number"] // size)
-        rows.append(
-            {
-                "sample_id": f"{start.recipe.seed}-{name}-{one.number}-{row['number']}",
-                "run_seed": start.recipe.seed,
-                "system": name,
-                "round": one.number,
-                "number": row["number"],
-                "prompt": row["prompt"],
-                "seed": row["seed"],
-                "weights": one.trained["sha256"],
-                "reward_names": start.rewards.names,
-                "scores": row["scores"],
-                "reward": total if np.isfinite(total) else None,
-                "cluster": decision.cluster,
-                "nearest_original": start.originals[decision.original].name,
-                "nearest_distance": decision.distance,
-                "copy_distance": start.near,
-                "copy": decision.copy,
-                "accepted": decision.accepted,
-                "kept": decision.kept,
-                "reason": decision.reason,
-                "shard": shard.relative_to(run_folder).as_posix(),
-            }
+        common = lineage_of(
+            start.recipe.seed, name, one, at, rewards=start.rewards.names, originals=originals, near=start.near
         )
+        rows.append(common | {"prompt": row["prompt"], "shard": shard.relative_to(run_folder).as_posix()})
     return rows
 
 

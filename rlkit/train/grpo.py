@@ -34,9 +34,6 @@ from rlkit.running.progress import Progress
 from rlkit.running.tracking import Tracker
 from rlkit.scoring import Rewards
 
-TRUTH = "event_order"
-"""The reward that is the truth where clips come with their events: no gate has to let it through."""
-
 
 def run(recipe: Recipe, folder: RunFolder) -> None:
     """Train, evaluate, save; then the recipe's variants, each from its own start. See recipes/grpo_caption.yaml."""
@@ -116,11 +113,8 @@ def policy_loss(recipe: Recipe):
 
 
 def gated(recipe: Recipe) -> Recipe:
-    """The recipe as the gate of judges reads it: its rewards are the judge, unless they are the truth alone."""
-    used = [one.name for one in recipe.rewards if one.weight]
-    judge = "world" if used == [TRUTH] else " + ".join(used)
-    sampling = replace(recipe.sampling, judge=judge, num_samples=recipe.grpo.num_generations)
-    return replace(recipe, sampling=sampling)
+    """The recipe as the gate of judges reads it."""
+    return judge_gate.of_rewards(recipe, recipe.grpo.num_generations)
 
 
 class Questions(Sequence):

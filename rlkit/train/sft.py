@@ -11,8 +11,8 @@ from typing import Any
 from data_synth.records import make_record
 from data_synth.world.captions import PROMPTS
 from data_synth.world.noise import PADDING
-from rlkit import losses, models
-from rlkit.caption import clips, one_row, retain, trainer
+from rlkit import models
+from rlkit.caption import clips, retain, trainer
 from rlkit.caption.dataset import training_examples
 from rlkit.caption.systems import run_systems
 from rlkit.evaluate.held_out import Evaluation
@@ -47,18 +47,11 @@ def one_system(
     stage = f"{name}: training on {len(examples):,} captions"
     evaluation.before(name, captioner, folder)
     old = retain.replay(captioner, found, recipe)
-    seconds = trainer.train(captioner, nll, recipe, examples, folder, tracker, progress, stage=stage, replay=old)
+    seconds = trainer.train(
+        captioner, trainer.nll, recipe, examples, folder, tracker, progress, stage=stage, replay=old
+    )
     evaluation.add(name, captioner, folder, seconds=seconds)
     return seconds
-
-
-def nll(trainer, model, batch, counts):
-    """Negative log-likelihood of the chosen answer per clip; their mean over the step is the mean over its tokens."""
-    log_probs, mask = one_row.log_probs(trainer.captioner, batch, model=model)
-    tokens_per_clip = counts[1] / counts[0]
-    loss = losses.sft(log_probs[:, 0], mask[:, 0], num_items_in_batch=float(tokens_per_clip))
-    chosen = log_probs[:, 0].detach().sum(-1)
-    return loss, {"logps/chosen": chosen.mean()}
 
 
 class Captions(Sequence):

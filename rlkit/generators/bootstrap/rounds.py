@@ -7,22 +7,27 @@ there is not made again. Decisions follow from the samples alone and are taken a
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
 
 from rlkit import engine
+from rlkit.bootstrap import choose, rounds
+from rlkit.bootstrap.choose import Decision
+from rlkit.bootstrap.ledger import scores
+from rlkit.bootstrap.scale import Scale
 from rlkit.engine import seed_of
 from rlkit.errors import GuardError
 from rlkit.evaluate.generator import Measure
-from rlkit.generators.bootstrap import choose, ledger
-from rlkit.generators.bootstrap.choose import Decision
+from rlkit.generators.bootstrap import ledger
 from rlkit.generators.bootstrap.mixture import Mixture
-from rlkit.generators.bootstrap.space import measured
+from rlkit.generators.bootstrap.space import Points, Space, distances, measured
 from rlkit.generators.bootstrap.start import Start, samples
 from rlkit.generators.gallery import save_grid, thumbnail
 from rlkit.generators.pool import Pool
@@ -37,72 +42,17 @@ WEIGHTS, TRAINED, LOOKED = "weights.safetensors", "trained.json", "looked.json"
 
 
 @dataclass
-class Round:
-    """What one training came to."""
+class Round(rounds.Round):
+    """`looked` holds `rows`, a row a held-out prompt, and the `diversity` of all their pictures; of the guard's prompts
+    both are in `guard`. `trained` counts `forward_passes`."""
 
-    number: int
-    folder: RunFolder
-    rows: list[dict[str, Any]]
-    """Samples, as ledger.SAMPLES."""
-    totals: np.ndarray
-    """What they are ranked by, [samples]."""
-    decisions: list[Decision]
-    looked: dict[str, Any]
-    """`rows`, a row a held-out prompt, and `diversity` of all their pictures; both again for the guard's: `guard`."""
-    trained: dict[str, Any]
-    """`sha256` of the weights, `forward_passes`, `seconds`."""
-
-    @property
-    def acceptance(self) -> float:
-        """Share of the samples that were accepted."""
-        return float(np.mean([one.accepted for one in self.decisions]))
-
-    @property
-    def kept(self) -> list[int]:
-        """Numbers of the samples that are kept."""
-        return [at for at, one in enumerate(self.decisions) if one.kept]
-
-    def told(self) -> dict[str, float | int | None]:
+    def told(self) -> dict[str, Any]:
         """Its numbers, for results.json and the curves."""
-        return {
-            "round": self.number,
-            "acceptance": self.acceptance,
-            "kept": len(self.kept),
-            "copies_drawn": sum(one.copy for one in self.decisions),
-            "copies_kept": sum(self.decisions[at].copy for at in self.kept),
-            "missing_rewards": int(np.isnan(self.totals).sum()),
+        return super().told() | {
             "reward": _mean(self.looked["rows"], "reward"),
             "held_out": _mean(self.looked["rows"], "held_out"),
             "diversity": self.looked["diversity"],
-            "guard_held_out": self.looked["guard"]["held_out"],
-            "guard_diversity": self.looked["guard"]["diversity"],
         }
-
-
-@dataclass(frozen=True)
-class Scale:
-    """What rewards are divided by and samples have to reach: fixed by the first round."""
-
-    mean: np.ndarray
-    spread: np.ndarray
-    bar: float
-
-    @classmethod
-    def of(cls, scores: np.ndarray, weights: Sequence[float], bar: float) -> "Scale":
-        """From the scores [samples, rewards] of the first round; `bar` is a share of its samples."""
-        known = np.isfinite(scores).any(0)
-        mean, spread = np.zeros(scores.shape[1]), np.ones(scores.shape[1])
-        mean[known], spread[known] = np.nanmean(scores[:, known], 0), np.nanstd(scores[:, known], 0)
-        spread[spread < 1e-8] = 1.0  # all alike: it tells nothing apart
-        found = cls(mean, spread, 0.0)
-        totals = found.totals(scores, weights)
-        level = float(np.nanquantile(totals, bar)) if np.isfinite(totals).any() else 0.0
-        return cls(mean, spread, level)
-
-    def totals(self, scores: np.ndarray, weights: Sequence[float]) -> np.ndarray:
-        """[samples]: the weighted mean of rewards in spreads of the first round; NaN where one is missing."""
-        weighed = np.asarray(weights, float)
-        return ((scores - self.mean) / self.spread * weighed).sum(1) / np.abs(weighed).sum()
 
 
 @dataclass
@@ -138,17 +88,19 @@ class Loop:
     ) -> Round:
         """The round with its decisions, of the loop with guards or the naive one."""
         start, own = self.start, self.start.recipe.bootstrap
-        found, weights = ledger.scores(rows), start.rewards.weights
+        found, weights = scores(rows), start.rewards.weights
         if self.scale is None:
             self.scale = Scale.of(found, weights, own.bar)
         totals = self.scale.totals(found, weights)
         points = start.space(measured([ledger.pixels(row) for row in rows]))
-        decisions = choose.accept(
-            totals, points, start.space, bar=self.scale.bar, near=start.near, clusters=own.clusters,
-            seed=start.recipe.seed,
-        )  # fmt: skip
+        decisions = likeness_of(points, start.space, near=start.near, clusters=own.clusters, seed=start.recipe.seed)
+        choose.accept(totals, decisions, self.scale.bar, twins(points, start.near))
         keep = max(1, round(own.keep_share * len(rows)))
-        (choose.naive if naive else choose.by_cluster)(totals, decisions, keep)
+        if naive:
+            choose.naive(totals, decisions, keep)
+        else:
+            groups = {one.cluster for one in decisions}
+            choose.by_cluster(totals, decisions, keep, dict.fromkeys(groups, 1 / len(groups)))
         return Round(number, folder, rows, totals, ranks.gathered(decisions)[0], looked, trained)
 
     def mixture(self, before: Round | None, *, naive: bool) -> Mixture:
@@ -248,30 +200,30 @@ class Loop:
         return [row for row, _, _ in found], start.space.vendi(points)
 
 
+def likeness_of(points: Points, space: Space, *, near: float, clusters: int, seed: int) -> list[Decision]:
+    """Of each picture its cluster, and the nearest original; `near` is the distance below which two are one."""
+    with threadpool_limits(1):  # several threads add in any order, and a resumed run might decide otherwise
+        groups = KMeans(min(clusters, len(points)), random_state=seed % 2**32, n_init=4).fit_predict(points)
+    originals, apart = space.nearest(points)
+    return [
+        Decision(int(group), int(original), float(distance), bool(distance < near))
+        for group, original, distance in zip(groups, originals, apart, strict=True)
+    ]
+
+
+def twins(points: Points, near: float) -> Callable[[int, Sequence[int]], str | None]:
+    """What choose.accept asks: which accepted picture another one is a near-duplicate of."""
+
+    def refused(at: int, accepted: Sequence[int]) -> str | None:
+        if not accepted:
+            return None
+        apart = distances(points[at][None], points[list(accepted)])[0]
+        return f"a near-duplicate of sample {accepted[int(apart.argmin())]}" if apart.min() < near else None
+
+    return refused
+
+
 def _mean(rows: Sequence[dict[str, Any]], name: str) -> float | None:
     """Over the rows that have a value; None where none has."""
     known = [row[name] for row in rows if row[name] is not None]
     return sum(known) / len(known) if known else None
-
-
-def best(rounds: Sequence[Round], max_diversity_drop: float) -> int:
-    """The place of the round that the held-out judge liked best, among those that kept the first one's diversity."""
-    allowed = [at for at, one in enumerate(rounds) if not _narrow(one, rounds[0], max_diversity_drop)]
-    return max(allowed, key=lambda at: (rounds[at].looked["guard"]["held_out"], -at))
-
-
-def ended(rounds: Sequence[Round], *, patience: int, max_diversity_drop: float) -> str | None:
-    """Why the loop is over after these rounds, or None."""
-    last = rounds[-1]
-    if not last.kept:
-        return f"round {last.number} kept no sample"
-    if _narrow(last, rounds[0], max_diversity_drop):
-        return f"round {last.number} lost more than {max_diversity_drop:.0%} of the first one's diversity"
-    since = len(rounds) - 1 - best(rounds, max_diversity_drop)
-    if since >= patience:
-        return f"the held-out judge has not risen for {since} round{'s' if since > 1 else ''}"
-    return None
-
-
-def _narrow(one: Round, first: Round, max_drop: float) -> bool:
-    return one.looked["guard"]["diversity"] < (1 - max_drop) * first.looked["guard"]["diversity"]

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlkit.bootstrap.ledger import write_table
 from rlkit.engine import seed_of
 from rlkit.errors import ModelError
 from rlkit.generators import session as sessions
@@ -143,7 +144,7 @@ def samples(
                     }
                     for at, (picture, told) in enumerate(zip(pictures, scores, strict=True), number * size)
                 ]
-                ledger.write_table(path, found, ledger.SAMPLES)
+                write_table(path, found, ledger.SAMPLES)
             advance(len(prompts[rows]))
     ranks.wait()
     return ledger.read_samples(folder, shards)
