@@ -14,7 +14,7 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
 from rlkit.evaluate.names import describe, is_detail, system_title
-from rlkit.recipe.contradictions import GENERATOR_ALGORITHMS
+from rlkit.recipe.contradictions_generators import GENERATOR_ALGORITHMS
 from rlkit.report import compare_table, pictures
 from rlkit.report.data import RunData, read_run
 from rlkit.running.folder import write_text
