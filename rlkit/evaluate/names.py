@@ -98,6 +98,7 @@ SYSTEMS: dict[str, str] = {
     "ours": "rounds with guards",
     "naive": "naive rounds",
     "start": "first round",
+    "few": "corrected captions alone",
     "kto": "KTO",
 }
 

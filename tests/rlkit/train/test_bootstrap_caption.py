@@ -218,6 +218,7 @@ def cut_at_second(function):
 def test_kill_9_ends_with_the_same_bytes(place, monkeypatch):
     """While the second round of ours is judged; files hold all clips, so that each process draws in one piece."""
     monkeypatch.chdir(place)
+    Path("calls").unlink(missing_ok=True)
     whole = run("tiny.yaml", ["out=undisturbed"])[-1]
     total = len(Path("calls").read_text().splitlines())
     Path("calls").unlink()
