@@ -294,6 +294,7 @@ def test_a_judge_that_is_no_better_than_the_policy_stops_the_run_every_time(here
         ("evaluate.num_clips=0", "nothing to measure"),
         ("bootstrap_caption.seeds=[1, 1]", "twice"),
         ("data.source=gallery", "world or folder"),
+        ("variants={other: {seed: 1}}", "systems of its own"),
     ],
 )
 def test_what_cannot_work_is_refused_before_the_run(here, override, said):
