@@ -170,7 +170,8 @@ def disk_of(recipe: Recipe, shape: Shape) -> float:
         recipe.train.save_total_limit + 1 if recipe.train.save_steps else 0
     )  # the newest is written before the oldest goes
     clips = recipe.data.num_clips * CLIP_BYTES if recipe.data.source == "world" else 0
-    return kept * checkpoint_of(recipe, shape) + _saved(recipe, shape) + clips
+    rounds = recipe.bootstrap_caption.trainings if recipe.algorithm == "bootstrap_caption" else 0  # each keeps its own
+    return kept * checkpoint_of(recipe, shape) + (1 + rounds) * _saved(recipe, shape) + clips
 
 
 def seconds_of(shape: Shape, tokens: int) -> float:

@@ -27,6 +27,9 @@ from rlkit.recipe import Recipe
 from rlkit.recipe.contradictions_generators import GENERATOR_ALGORITHMS
 from rlkit.recipe.file import Step, load_chain
 
+ENDLESS = (*GENERATOR_ALGORITHMS, "bootstrap_caption")
+"""Algorithms that draw the rows of each step, of which there are always enough."""
+
 
 @dataclass(frozen=True)
 class Batches:
@@ -94,9 +97,10 @@ def plan(
     batches, finished = batches_of(recipe, devices), _finished(step)
     if not finished:
         try:
-            refuse_uneven(batches, rows_per_step, endless=recipe.algorithm in GENERATOR_ALGORITHMS)
+            refuse_uneven(batches, rows_per_step, endless=recipe.algorithm in ENDLESS)
         except PlanError as error:
             raise PlanError(f"{step.name}: {error}") from None
+    rest = 0 if recipe.algorithm in ENDLESS else batches.rows % batches.rows_per_step
     result: dict[str, Any] = {
         "name": step.name,
         "finished": finished,
@@ -105,7 +109,7 @@ def plan(
         "devices": devices,
         "steps": batches.steps,
         "epochs": round(batches.epochs, 2),
-        "last_step_rows": batches.rows % batches.rows_per_step or batches.rows_per_step,
+        "last_step_rows": rest or batches.rows_per_step,
     }
     shape, why = shape_of(recipe, chain)
     if shape is None:

@@ -99,6 +99,7 @@ SYSTEMS: dict[str, str] = {
     "ours": "rounds with guards",
     "naive": "naive rounds",
     "start": "first round",
+    "few": "corrected captions alone",
     "kto": "KTO",
 }
 

@@ -250,3 +250,5 @@ def _of_bootstrap_caption(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "evaluate.num_clips", "0 held-out clips leave nothing to measure; give evaluate.num_clips"
     if len(set(own.seeds)) < len(own.seeds):
         yield "bootstrap_caption.seeds", f"{own.seeds} names a seed twice"
+    if recipe.variants:
+        yield "variants", "bootstrap_caption runs systems of its own; compare two of its runs with `algorithm: compare`"

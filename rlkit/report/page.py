@@ -16,7 +16,7 @@ import jinja2
 
 from rlkit.evaluate.caption_metrics import matched_positions, score
 from rlkit.evaluate.names import ALARMS, describe, is_detail, number, system_title
-from rlkit.report import compare_table, pictures
+from rlkit.report import compare_table, pictures, rounds
 from rlkit.report.data import RunData, read_run
 from rlkit.report.svg import axis_number, colour, interval_chart, line_chart
 from rlkit.report.word_diff import word_diff
@@ -109,6 +109,8 @@ def page(run: RunData) -> dict[str, Any]:
         "controls": part_of_table(systems, paired, "order_exact", CONTROLS),
         "skills": part_of_table(systems, paired, "skill_probe", [name for name in metrics if is_detail(name)]),
         "retained": compare_table.retained(run.results),
+        "rounds": rounds.table(run.results),
+        "stops": rounds.stops(run.results),
         "examples": examples(run, before, after),
         "pictures": pictures.groups(run),
         "by_steps": pictures.by_steps(run.results),

@@ -88,6 +88,11 @@ RECIPES = {
     "  max_diversity_drop: 1.0, patience: 9, trigger: null}\ndata: {num_clips: 8}\n"
     + GENERATOR.replace("every: 4, ", "")
     + STEPS.replace("12", "6").replace("save_steps: 3", "save_steps: 2"),
+    "bootstrap_caption": "algorithm: bootstrap_caption\nmodel: {id: START/base}\nrewards: [START/own.py]\n"
+    "sampling: {num_samples: 3, max_completion_length: 6, gate: off, gate_clips: 4}\n"
+    "bootstrap_caption: {rounds: 2, max_diversity_drop: 1.0, patience: 9}\n"
+    + CAPTION.replace("num_clips: 24", "num_clips: 24, num_labelled: 4")
+    + SLOW_STEPS.replace("12", "6").replace("save_steps: 3", "save_steps: 2"),
     "rewriter": "algorithm: rewriter\nsampling: {gate: off}\n"
     'rewriter: {generator: START/flow, instruction: "{prompt}", steps: {sft: 4, dpo: 4, grpo: 4}, num_prompts: 24,\n'
     "  num_rewrites: 2, num_pictures: 1, max_completion_length: 5, min_margin: 0.0, width: 32, layers: 1}\n"

@@ -13,6 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import set_seed
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
 from rlkit import models
 from rlkit.bootstrap import choose, rounds
 from rlkit.bootstrap.ledger import scores
@@ -112,8 +115,7 @@ class Loop:
 
     def _start(self, weights: Path | None) -> Captioner:
         """The recipe's model, with these weights."""
-        from accelerate.utils import set_seed
-
+        unset_hf_deepspeed_config()  # of the training before: transformers would share weights out while it reads them
         set_seed(self.start.recipe.seed)  # of a fresh adapter
         captioner = models.load(self.start.recipe.model, seed=self.start.recipe.seed)
         if weights is not None:
@@ -167,7 +169,7 @@ class Loop:
         for at in range(ranks.number(), len(paths), ranks.count()):
             if not paths[at].is_file():
                 write_jsonl(paths[at], self._scored(at * own_samples.CHUNK, drawn[at], seed))
-            self.progress.advance(own_samples.CHUNK)
+            self.progress.step(min((at + 1) * own_samples.CHUNK, count))
         ranks.wait()
         return [row for path in paths for row in _lines(path)]
 

@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from rlkit.bootstrap.rounds import best, ended
+from rlkit.bootstrap.rounds import best, ended, go_on
 
 
 def rounds(*seen):
@@ -28,3 +28,15 @@ def test_it_ends_when_the_judge_no_longer_rises_or_diversity_is_lost_or_nothing_
     found = rounds((0.1, 10), (0.2, 8))
     found[-1].kept = []
     assert "kept no sample" in ended(found, **limits)
+
+
+def test_ours_ends_and_goes_back_to_the_best_and_naive_goes_through_all():
+    made = rounds((0.1, 10), (0.4, 9), (0.3, 9), (0.9, 9))
+    limits = {"rounds": 4, "patience": 1, "max_diversity_drop": 0.3}
+    ours = go_on(made[0], lambda one: made[one.number], naive=False, **limits)
+    assert [one.number for one in ours.rounds] == [1, 2, 3]
+    assert ours.last is made[1] and "not risen" in ours.stopped
+    naive = go_on(made[0], lambda one: made[one.number], naive=True, **limits)
+    assert len(naive.rounds) == 4 and naive.last is made[3] and naive.stopped is None
+    alone = go_on(made[0], lambda one: made[one.number], naive=False, **limits | {"rounds": 1})
+    assert alone.rounds == [made[0]] and alone.last is made[0]
