@@ -154,7 +154,7 @@ def test_cell(place, ddp, algorithm, config):
 
 def way(place: Path, algorithm: str, trained: dict[str, torch.Tensor]) -> float:
     """How far training moved the weights; an adapter starts with an up matrix of zeros."""
-    if algorithm in GENERATORS:
+    if algorithm in (*GENERATORS, "dpo_lora"):
         start = {name: one * (".lora_B." not in name) for name, one in trained.items()}
     else:
         base = load_file(place / "start/base/model.safetensors")
@@ -178,17 +178,18 @@ def check(ran: dict, algorithm: str, config: str) -> None:
 
 @pytest.mark.parametrize(("algorithm", "before", "after"), HANDOVERS if WHOLE else [])
 def test_a_killed_run_goes_on_under_another_configuration(place, ddp, algorithm, before, after):
-    """Generators go on as if nothing had happened, on as many processes. Captioners keep weights, steps and schedule;
-    moments are an engine's own."""
+    """On as many processes it goes on as if nothing had happened; on another number each step sees other rows."""
     out = f"{algorithm}-{before}-then-{after}"
-    launch(place, algorithm, before, out, kill_at=4)
+    launch(place, algorithm, before, out, kill_at=3)
     assert not (place / out / "final").exists()
     launch(place, algorithm, after, out)
     steps = [line["step"] for line in map(json.loads, (place / out / "metrics.jsonl").open()) if "loss" in line]
     assert steps == list(range(1, steps[-1] + 1)) and steps[-1] == (8 if algorithm == "nft" else 6)
-    if algorithm == "nft" and "one" not in (before, after):
-        ddp("nft")
-        whole = weights(place / "nft-ddp")
-        assert apart(weights(place / out), whole) < NOISE * way(place, "nft", whole)
-    else:
-        assert all(one.isfinite().all() for one in weights(place / out).values())
+    assert all(one.isfinite().all() for one in weights(place / out).values())
+    if "one" not in (before, after):
+        ddp(algorithm)
+        whole = weights(place / f"{algorithm}-ddp")
+        distance, moved = apart(weights(place / out), whole), way(place, algorithm, whole)
+        print(f"| {algorithm} | {before}, then {after} | {distance / moved:.1e} |")
+        assert moved > 1e-3
+        assert distance < NOISE * moved
