@@ -183,8 +183,7 @@ def train(
 
 def _save_gathered(trainer: CaptionTrainer, folder: RunFolder) -> None:
     """Weights that processes hold in parts, written whole by the main process."""
-    captioner, engine = trainer.captioner, trainer.model_wrapped
-    state = trainer.accelerator.get_state_dict(engine)
+    captioner, state = trainer.captioner, trainer.whole_weights()
     tied = captioner.base.all_tied_weights_keys  # copies now, which save_pretrained would no longer notice
     state = {name: tensor for name, tensor in (state or {}).items() if name not in tied}
     save(captioner, folder.final, is_main_process=folder.main, state_dict=state)

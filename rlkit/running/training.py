@@ -76,7 +76,9 @@ class RecipeTrainer(Trainer):
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         moments.save(self.model, self.optimizer.optimizer, Path(output_dir) / MOMENTS)
         if self.args.should_save:
-            write_text(Path(output_dir) / SCHEDULE, json.dumps(self.lr_scheduler.state_dict()))
+            told = {key: one for key, one in self.lr_scheduler.state_dict().items() if not isinstance(one, list)}
+            rate = self.lr_scheduler.get_last_lr()[0]  # one for all groups, of which DeepSpeed drops the empty ones
+            write_text(Path(output_dir) / SCHEDULE, json.dumps(told | {"rate": rate}))
 
     def _prepare_for_training(self, max_steps, train_dataloader, resume_from_checkpoint):
         """As the parent's, which reads no checkpoint here."""
@@ -88,10 +90,19 @@ class RecipeTrainer(Trainer):
         prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
         if checkpoint is not None:
             moments.load(self.model, self.optimizer.optimizer, checkpoint / MOMENTS, whole)
-            self.lr_scheduler.load_state_dict(json.loads((checkpoint / SCHEDULE).read_text(encoding="utf-8")))
-            for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
+            told = json.loads((checkpoint / SCHEDULE).read_text(encoding="utf-8"))
+            rate = told.pop("rate")
+            for group in self.optimizer.param_groups:
                 group["lr"] = rate  # a schedule sets it at its next step only
+            self.lr_scheduler.load_state_dict(self.lr_scheduler.state_dict() | told)
         return prepared
+
+    def whole_weights(self) -> dict[str, Tensor]:
+        """Of the model, trained or loaded from the last checkpoint: on the main process, the others may have fewer. A
+        call of all processes."""
+        if self.is_deepspeed_enabled and self.model_wrapped is self.model:  # no step was left to take
+            return self.model.state_dict()
+        return self.accelerator.get_state_dict(self.model_wrapped)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)

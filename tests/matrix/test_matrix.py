@@ -18,13 +18,15 @@ import torch
 from safetensors.torch import load_file
 
 from rlkit.plugins import ROOT
+from rlkit.recipe.file import load
+from rlkit.rewards.run import fresh
 from tests.torture import jobs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 WHOLE = os.environ.get("MATRIX") == "all"
 CONFIGS = ("ddp", "zero2", "zero3", "fsdp2", "multi_node")
-ALGORITHMS = ("dpo", "grpo", "reward", "diffusion_dpo", "nft", "bootstrap", "pairs")
+ALGORITHMS = ("dpo", "grpo", "reward", "reward_heads", "diffusion_dpo", "nft", "bootstrap", "pairs")
 GENERATORS = ("diffusion_dpo", "nft", "bootstrap")
 IN_TESTS = {
     ("dpo", "zero3"),
@@ -39,6 +41,7 @@ SHORT = {
     "dpo_lora": ["train.max_steps=6"],
     "grpo": ["train.max_steps=4", "sampling.gate=off"],  # noise that turns over one drawn token makes other captions
     "reward": ["train.max_steps=6"],
+    "reward_heads": ["train.max_steps=6"],
     "diffusion_dpo": ["train.max_steps=8"],
     "nft": ["train.max_steps=8"],
 }
@@ -53,8 +56,17 @@ HANDOVERS = [
     ("dpo", "zero2", "fsdp2"),
     ("dpo_lora", "zero3", "ddp"),
     ("dpo_lora", "ddp", "fsdp2"),
+    ("reward_heads", "zero3", "fsdp2"),
 ]
 """(algorithm, configuration it is killed under, configuration it goes on under); `one` is a single process."""
+HEADS = """\
+algorithm: reward
+model: {init: convnextv2, vision: frozen}
+data: {source: gallery, num_clips: 6, frame_size: 72}
+reward: {vetoes: [anatomy, artefact], crops: 1, features: statistics}
+evaluate: {num_clips: 1, split: dev}
+"""
+"""Of `reward_heads`: a reward on a frozen vision encoder. `reward` is a captioner that judges."""
 NOISE = 1e-3
 """Distance of the weights from DDP's over the distance that training moved DDP's: sums in another order."""
 
@@ -65,8 +77,8 @@ def place(tmp_path_factory):
     place = tmp_path_factory.mktemp("matrix")
     (place / "start").mkdir()
     jobs.prepare(place / "start")
-    for name in ALGORITHMS:
-        (place / f"{name}.yaml").write_text(jobs.RECIPES[name].replace(jobs.START, str(place / "start")))
+    for name, text in (jobs.RECIPES | {"reward_heads": HEADS + jobs.SLOW_STEPS}).items():
+        (place / f"{name}.yaml").write_text(text.replace(jobs.START, str(place / "start")))
     dpo = (place / "dpo.yaml").read_text()
     (place / "dpo_lora.yaml").write_text(dpo.replace("start/base}", "start/base, vision: frozen, lora: {r: 4}}"))
     return place
@@ -156,6 +168,9 @@ def way(place: Path, algorithm: str, trained: dict[str, torch.Tensor]) -> float:
     """How far training moved the weights; an adapter starts with an up matrix of zeros."""
     if algorithm in (*GENERATORS, "dpo_lora"):
         start = {name: one * (".lora_B." not in name) for name, one in trained.items()}
+    elif algorithm == "reward_heads":
+        heads = fresh(load(place / "reward_heads.yaml")).heads.named_parameters()
+        start = {f"heads.safetensors/heads.{name}": one.detach() for name, one in heads}
     else:
         base = load_file(place / "start/base/model.safetensors")
         start = {name: base[name.partition("/")[2]].float() for name in trained if name.partition("/")[2] in base}
