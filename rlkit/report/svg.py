@@ -136,7 +136,7 @@ def interval_chart(
 
 def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
     """Round numbers (1, 2, 2.5 or 5 times a power of ten) that enclose [low, high], about `count` steps apart."""
-    if not high > low:
+    if not high - low > 1e-9 * max(abs(low), abs(high)):  # alike but for rounding: ticks would round to one
         pad = abs(low) * 0.1 or 1.0
         low, high = low - pad, high + pad
     rough = (high - low) / count
