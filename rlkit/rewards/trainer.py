@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from reward_models.vision.encoder import HEADS, Spec, VisionReward, backbone_of, stored_spec
-from reward_models.vision.heads import OVERALL, Judged, Outputs
+from reward_models.vision.heads import OVERALL, Outputs
 from reward_models.vision.views import ViewPlan, Views
 from rlkit.errors import ModelError, RecipeError
 from rlkit.models import tiny_encoder
@@ -79,7 +79,7 @@ class RewardTrainer(RecipeTrainer):
         judged = model(**{name: inputs[name] for name in self.train_dataset.inputs})
         found = loss.terms(judged, inputs, self.settings)
         here = loss.counts(inputs)
-        total = everything(judged) * 0  # engines that share weights out want a gradient of each, on every process
+        total = loss.everything(judged) * 0  # engines that share weights out want a gradient of each, on every process
         for number, name in enumerate(loss.TERMS):
             share = float(here[number]) / max(float(num_items_in_batch[number]), 1.0)
             total = total + self.settings.terms.get(name, 0.0) * share * found[name]
@@ -101,12 +101,6 @@ class RewardTrainer(RecipeTrainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         stored = load_file(Path(resume_from_checkpoint) / "model.safetensors")
         (self.model if model is None else model).load_state_dict(stored, strict=True)
-
-
-def everything(judged: Judged) -> Tensor:
-    """A number that depends on every weight of the heads."""
-    own = (judged.mean, judged.log_variance, judged.veto, judged.distribution, judged.route_logits)
-    return sum(one.sum() for one in (*own, judged.log_scale, judged.tie, judged.raw_cutpoints))
 
 
 def spec_of(settings: EncoderReward) -> Spec:

@@ -91,10 +91,10 @@ class RecipeTrainer(Trainer):
         if checkpoint is not None:
             moments.load(self.model, self.optimizer.optimizer, checkpoint / MOMENTS, whole)
             told = json.loads((checkpoint / SCHEDULE).read_text(encoding="utf-8"))
-            rate = told.pop("rate")
-            for group in self.optimizer.param_groups:
+            rates = [told.pop("rate")] * len(self.optimizer.param_groups)
+            self.lr_scheduler.load_state_dict(self.lr_scheduler.state_dict() | told | {"_last_lr": rates})
+            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate  # a schedule sets it at its next step only
-            self.lr_scheduler.load_state_dict(self.lr_scheduler.state_dict() | told)
         return prepared
 
     def whole_weights(self) -> dict[str, Tensor]:
