@@ -17,7 +17,9 @@ def test_ema_halves_a_weight_every_half_life():
     assert ema([5.0, 5.0, 5.0], 3) == pytest.approx([5, 5, 5])
 
 
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (-3.2, 7.9), (1e-6, 3e-6), (12, 12), (0, 0), (-5e4, 5e4), (1, 1 + 2e-16)])
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 1), (-3.2, 7.9), (1e-6, 3e-6), (12, 12), (0, 0), (-5e4, 5e4), (1, 1 + 2e-16)]
+)
 def test_ticks_enclose_the_values_and_are_few(low, high):
     ticks = nice_ticks(low, high)
     assert ticks[0] <= low and ticks[-1] >= high
