@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rlkit.recipe import Recipe
-from rlkit.recipe.contradictions import GENERATOR_ALGORITHMS
+from rlkit.recipe.contradictions_generators import GENERATOR_ALGORITHMS
 from rlkit.recipe.file import Step
 
 GIB = 2**30

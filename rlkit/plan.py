@@ -24,7 +24,7 @@ from rlkit.estimate import (
 )
 from rlkit.plan_nodes import Cluster
 from rlkit.recipe import Recipe
-from rlkit.recipe.contradictions import GENERATOR_ALGORITHMS
+from rlkit.recipe.contradictions_generators import GENERATOR_ALGORITHMS
 from rlkit.recipe.file import Step, load_chain
 
 ENDLESS = (*GENERATOR_ALGORITHMS, "bootstrap_caption")

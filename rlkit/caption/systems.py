@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rlkit.caption import clips
+from rlkit.evaluate import held_out
 from rlkit.evaluate.held_out import Evaluation
 from rlkit.recipe import Recipe
 from rlkit.recipe.dotted import changed
@@ -19,6 +20,7 @@ def run_systems(recipe: Recipe, folder: RunFolder, one_system: Callable[..., flo
     through `stages` stages of the progress display.
     """
     quiet()
+    stages += held_out.stages(recipe)
     with Progress(folder.path.name, stages=clips.stages(recipe) + stages * (1 + len(recipe.variants))) as progress:
         found = clips.collect(recipe, folder, progress)
         tracker = open_tracker(recipe.train.report_to, folder, name=folder.path.name, config={}, progress=progress)

@@ -23,7 +23,9 @@ from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_h
 from rlkit import losses, models
 from rlkit.caption import one_row, rows
 from rlkit.caption.dataset import Examples, LengthGroupedBatches
-from rlkit.models import Captioner
+from rlkit.caption.retain import Replay
+from rlkit.errors import RecipeError
+from rlkit.models import Captioner, adapter_scale
 from rlkit.recipe import Recipe
 from rlkit.running import ranks, sharding
 from rlkit.running.folder import RunFolder
@@ -57,6 +59,7 @@ class CaptionTrainer(RecipeTrainer):
             model=captioner.model, train_dataset=examples, processing_class=captioner.processor, **arguments
         )
         self.captioner, self.loss_of, self.recipe = captioner, loss_of, recipe
+        self.replay: Replay | None = None
         self.loss_is_scaled_for_ga = True
 
     def get_train_dataloader(self) -> DataLoader:
@@ -119,6 +122,8 @@ class CaptionTrainer(RecipeTrainer):
             self.note(name, float(value))
         self.note("sharing_ratio", one_row.check_sharing(self.captioner, inputs, self.recipe.model.sharing))
         loss = losses.sum() / num_items_in_batch[0].float() * self.args.world_size
+        if self.replay is not None:
+            loss = loss + self.replay.loss(self, model)
         return (loss, {}) if return_outputs else loss
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
@@ -208,10 +213,12 @@ def train(
     stage: str,
     callbacks: list[TrainerCallback] | None = None,
     build: Callable[..., CaptionTrainer] = CaptionTrainer,
+    replay: Replay | None = None,
 ) -> float:
     """Train, resuming from the folder's last whole checkpoint, and save to the folder's final/; returns the seconds it
     took. `build` makes the trainer, called as CaptionTrainer is. The captioner comes out whole on every process, ready
-    to be measured, however its weights were shared out."""
+    to be measured, however its weights were shared out. An adapter is saved at the first of retain.adapter_scales;
+    raises RecipeError for scales where weights are shared out."""
     trainer = build(
         captioner,
         loss_of,
@@ -221,6 +228,13 @@ def train(
         callbacks=[MarkCheckpoints(folder, recipe.train.save_total_limit), StopWhenAsked(), *(callbacks or [])],
         optimizers=(optimizer(captioner.model, recipe), None),
     )
+    trainer.replay = replay
+    scale = recipe.retain.adapter_scales[0] if recipe.retain is not None else 1.0
+    if ranks.sharded() and recipe.retain is not None and recipe.retain.adapter_scales != [1.0]:
+        raise RecipeError(
+            "retain.adapter_scales scales an adapter that every process holds whole, but this launch shares weights "
+            "out (DeepSpeed or FSDP); use accelerate_configs/ddp.yaml or single.yaml"
+        )
     checkpoint = folder.last_checkpoint()
     if checkpoint is not None and not trainer.reads(checkpoint):
         progress.note(
@@ -232,6 +246,7 @@ def train(
         _save_gathered(trainer, folder)
         captioner.model = _whole(recipe, folder)
     else:
+        adapter_scale.multiply(captioner.model, scale)
         save(captioner, folder.final, is_main_process=folder.main)
     captioner.model.eval()
     return seconds

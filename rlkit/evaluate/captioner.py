@@ -1,7 +1,7 @@
 """Measures a captioner on held-out clips: greedy captions against the truth, order by likelihood, controls, skills."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,9 @@ from rlkit.recipe import Evaluate
 from rlkit.running import ranks
 from rlkit.running.progress import Progress
 
+Probe = tuple[int, str | None, str, rows.Example]
+"""(number of the clip, skill, answer, example)"""
+
 
 @dataclass
 class HeldOut:
@@ -32,8 +35,7 @@ class HeldOut:
 
     rows: list[dict[str, Any]]
     examples: dict[str, list[rows.Example]] = field(default_factory=dict)
-    probes: list[tuple[int, str, str, rows.Example]] = field(default_factory=list)
-    """(clip, skill, answer, example)"""
+    probes: list[Probe] = field(default_factory=list)
 
 
 def hold_out(
@@ -65,14 +67,10 @@ def measure(
     The processes of the run share the clips; each of them returns all rows.
     """
     size = settings.per_device_eval_batch_size
-
-    def said_of(part: Sequence[rows.Example]) -> list[str]:
-        options = {"max_new_tokens": settings.max_new_tokens, "batch_size": size}
-        return [one[0] for one in generate.captions(captioner, part, progress=progress, **options)]
-
+    said_of = _speaker(captioner, settings, progress)
     texts = {view: ranks.spread(said_of, examples) for view, examples in held.examples.items()}
     likely = ranks.spread(lambda part: order_by_likelihood(captioner, part, batch_size=size), held.examples["clip"])
-    skills = _skills(held, ranks.spread(said_of, [probe[3] for probe in held.probes]))
+    skills = asked(captioner, held.probes, settings, progress)
     measured = []
     for i, row in enumerate(held.rows):
         text = texts["clip"][i]
@@ -90,6 +88,32 @@ def measure(
                 line[f"{view}_order_exact"] = caption_metrics.order_exact(truth, events_of(texts[view][i])[0])
         measured.append(line | skills.get(i, {}))
     return measured
+
+
+def asked(
+    captioner: Captioner, probes: Sequence[Probe], settings: Evaluate, progress: Progress | None = None
+) -> dict[int, dict[str, float]]:
+    """By clip, the share of its questions answered right, but for case and the stop (`skill_probe`), and each
+    skill's own."""
+    answers = ranks.spread(_speaker(captioner, settings, progress), [probe[3] for probe in probes])
+    found: dict[int, dict[str, list[float]]] = {}
+    for (clip, skill, answer, _), said in zip(probes, answers, strict=True):
+        right = found.setdefault(clip, {})
+        for name in ("skill_probe", *([f"skill_{skill}"] if skill else [])):
+            right.setdefault(name, []).append(float(_plain(said) == _plain(answer)))
+    return {clip: {name: sum(one) / len(one) for name, one in right.items()} for clip, right in found.items()}
+
+
+def _plain(answer: str) -> str:
+    return answer.strip().rstrip(".!。").casefold()
+
+
+def _speaker(
+    captioner: Captioner, settings: Evaluate, progress: Progress | None
+) -> Callable[[Sequence[rows.Example]], list[str]]:
+    """What the captioner says, greedily, to examples."""
+    options = {"max_new_tokens": settings.max_new_tokens, "batch_size": settings.per_device_eval_batch_size}
+    return lambda part: [one[0] for one in generate.captions(captioner, part, progress=progress, **options)]
 
 
 @torch.no_grad()
@@ -133,13 +157,3 @@ def _shown(held: Sequence[Mapping[str, Any]], index: int, view: str, reader: Rea
     row = held[(index + 1) % len(held)] if view == "other_clip" else held[index]
     clip = reader.clip(row["video"], row.get("start"), row.get("end"))
     return rows.shuffled(clip, seed=index) if view == "shuffled" else clip
-
-
-def _skills(held: HeldOut, answers: Sequence[str]) -> dict[int, dict[str, float]]:
-    """Per clip, the share of probe questions answered exactly, and each skill's own."""
-    found: dict[int, dict[str, float]] = {}
-    for (clip, skill, answer, _), said in zip(held.probes, answers, strict=True):
-        found.setdefault(clip, {})[f"skill_{skill}"] = float(said == answer)
-    for skills in found.values():
-        skills["skill_probe"] = sum(skills.values()) / len(skills)
-    return found

@@ -3,7 +3,8 @@
 Every system draws from the same seeds. A row is one prompt: the mean over its pictures, those without a score left out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from rlkit.engine import seed_of
 from rlkit.generators.gallery import Drawn, save_grid, thumbnail
 from rlkit.generators.prompts import Embeddings
 from rlkit.losses import policy
-from rlkit.models import sampling
+from rlkit.models import adapter_scale, sampling
 from rlkit.models.generator import REFERENCE, Generator
 from rlkit.recipe import Recipe
 from rlkit.running import ranks
@@ -138,6 +139,20 @@ class Measure:
             ours, theirs = (generator.predict(noised, times, text, name=one) for one in (name, REFERENCE))
             found.append(policy.velocity_ratio(ours, theirs).mean().item())
         return float(np.mean(found))
+
+
+@contextmanager
+def at_scale(generator: Generator, name: str, factor: float) -> Iterator[None]:
+    """Inside, the adapter `name` counts `factor` times; afterwards it has its former bits."""
+    if factor == 1:
+        yield
+        return
+    kept = {key: weight.clone() for key, weight in generator.weights(name).items()}
+    generator.load_weights(adapter_scale.times(kept, factor), name)
+    try:
+        yield
+    finally:
+        generator.load_weights(kept, name)
 
 
 def diversity(pictures: Sequence[Any]) -> float | None:

@@ -9,7 +9,8 @@ from data_synth.records import text_of
 from rlkit.caption.clips import Clips, Reader
 from rlkit.evaluate import intervals
 from rlkit.evaluate.captioner import HeldOut, hold_out, measure
-from rlkit.models import Captioner
+from rlkit.evaluate.retained import Retained, scales
+from rlkit.models import Captioner, adapter_scale
 from rlkit.recipe import Recipe
 from rlkit.report import compare_table, film_strip
 from rlkit.report.finish import finish
@@ -30,6 +31,7 @@ class Evaluation:
         self.tracker, self.progress = tracker, progress
         self.systems: dict[str, list[dict[str, Any]]] = {}
         self.held: HeldOut | None = None
+        self.retained = Retained(recipe, progress, self.hold_out)
         self._pairs: list[dict[str, Any]] = []
 
     def hold_out(self, captioner: Captioner) -> HeldOut:
@@ -55,6 +57,10 @@ class Evaluation:
             return
         self.systems[name] = [by_id[one] for one in wanted]
 
+    def before(self, name: str, captioner: Captioner, folder: RunFolder) -> None:
+        """Before a system's training: what its start knows, where the recipe says `retain`."""
+        self.retained.before(name, captioner, folder)
+
     def add(
         self,
         name: str,
@@ -64,23 +70,35 @@ class Evaluation:
         seconds: float | None = None,
         pairs: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        """Measure a system and keep its rows in its folder, with the seconds of training where it was trained here."""
+        """Measure a system and keep its rows in its folder, with the seconds of training where it was trained here; an
+        adapter also at the other retain.adapter_scales."""
+        self.systems[name] = []  # before its other scales
+        first, *others = scales(self.recipe)
+        for scale in others:
+            with adapter_scale.scaled(captioner.model, scale / first):
+                self._measure(f"{name} x{scale:g}", captioner, folder.part(f"scales/{scale:g}"), folder)
+        if folder.path == self.folder.path:
+            self._pairs = list(pairs)
+            self.tracker.pairs([self._pair(number, pair) for number, pair in enumerate(self._pairs)], 0)
+        if seconds is not None:
+            folder.write_json("cost.json", {"train_seconds": round(seconds, 1)})
+        self._measure(name, captioner, folder, folder)
+
+    def _measure(self, name: str, captioner: Captioner, folder: RunFolder, start: RunFolder) -> None:
+        """Rows of a system; the file is written last: from there on it counts as measured."""
         settings = self.recipe.evaluate
         if settings.num_clips == 0 or not len(self.clips.held_out):
+            self.systems.pop(name, None)
+            self.retained.after(name, captioner, folder, start, [])
             return
         held = self.hold_out(captioner)
         total = sum(len(examples) for examples in held.examples.values()) + len(held.probes)
         total = -(-total // ranks.count())  # this process's share
         self.progress.stage(f"{name}: evaluating on {len(held.rows)} held-out clips", total=total)
-        rows = measure(captioner, held, settings, self.progress)
-        self.systems[name] = rows
-        if seconds is not None:
-            folder.write_json("cost.json", {"train_seconds": round(seconds, 1)})
-        if folder.path == self.folder.path:
-            self._pairs = list(pairs)
-            self.tracker.pairs([self._pair(number, pair) for number, pair in enumerate(self._pairs)], 0)
+        self.systems[name] = measure(captioner, held, settings, self.progress)
+        self.retained.after(name, captioner, folder, start, self.systems[name])
         if folder.main:
-            write_jsonl(folder.path / "evaluation.jsonl", rows)  # last: from here on the system counts as measured
+            write_jsonl(folder.path / "evaluation.jsonl", self.systems[name])
         ranks.wait()
 
     def read(self, name: str, folder: RunFolder) -> bool:
@@ -89,6 +107,11 @@ class Evaluation:
         if not path.is_file():
             return False
         self.systems[name] = read_rows(path)
+        for scale in scales(self.recipe)[1:]:
+            part = folder.part(f"scales/{scale:g}")
+            self.systems[f"{name} x{scale:g}"] = read_rows(part.path / "evaluation.jsonl")
+            self.retained.read(f"{name} x{scale:g}", part, folder)
+        self.retained.read(name, folder, folder)
         return True
 
     def seconds(self, folder: RunFolder) -> float:
@@ -127,6 +150,8 @@ class Evaluation:
             results["systems"][name] = intervals.summarise(of_seeds[0]) if one else intervals.pool_seeds(of_seeds)
         if len(rows) > 1:
             results["differences"] = compare_table.differences(rows)
+        if self.retained.systems:
+            results["retained"] = self.retained.systems
         return results
 
     def _samples(self) -> list[dict[str, Any]]:
@@ -168,6 +193,14 @@ class Evaluation:
             clip = reader.whole(video)
             film_strip.save(film_strip.film_strip(clip.frames, clip.timestamps), path)
         return name
+
+
+def stages(recipe: Recipe) -> int:
+    """Stages of the progress display that `retain` adds to a system's: the start's answers, those of the outcome where
+    the questions are your own, and the evaluation of further scales."""
+    if recipe.retain is None:
+        return 0
+    return 1 + len(scales(recipe)) * (recipe.retain.probes is not None) + len(scales(recipe)) - 1
 
 
 def metric_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -34,6 +34,7 @@ METRICS: dict[str, Metric] = {
     "held_out": Metric("held-out reward", "higher", "a reward that was not trained on"),
     "kept": Metric("meaning kept", "higher", "of what the short prompt says", True),
     "diversity": Metric("diversity", "higher", "spread between samples of one prompt"),
+    "drift": Metric("drift", "lower", "of pixels, to what the start draws from the same noise"),
     "to_many": Metric("distance to many steps", "lower", "of pixels, to what the first system draws in the most steps"),
     "velocity_ratio": Metric("velocity ratio", "", "size of the predicted velocity, against the start"),
     "forward_passes": Metric("forward passes", "lower", "of the trained network"),

@@ -11,11 +11,14 @@ from torch import Tensor
 
 from rlkit import engine
 from rlkit.errors import ModelError
-from rlkit.evaluate import by_steps, intervals
-from rlkit.evaluate.generator import Measure, Sampled, constant
+from rlkit.evaluate import by_steps, intervals, retained_prompts
+from rlkit.evaluate.generator import Measure, Sampled, at_scale, constant
+from rlkit.evaluate.retained import scales
 from rlkit.generators import gallery
 from rlkit.generators.guard import Guard
 from rlkit.generators.prompts import Embeddings, Prompts, read_prompts
+from rlkit.generators.replay import replay
+from rlkit.models import adapter_scale
 from rlkit.models import generator as pipelines
 from rlkit.models.generator import EMA, REFERENCE, Generator
 from rlkit.recipe import Recipe
@@ -117,10 +120,16 @@ def run(
         trained, name = list(systems.items())[-1]
         watched = (session, trains, name, sampled.get(trained), folder, tracker, progress)
         guard = guard_of(*watched) if len(systems) > 1 else None
+        old = replay(session, folder)
+        losses = trains.losses if old is None else old.beside(trains)
         seconds = engine.train(
-            session.generator, recipe, folder, tracker, progress, trains.losses,
+            session.generator, recipe, folder, tracker, progress, losses,
             stage=trains.stage, after_step=trains.after_step, memory=trains, guard=guard,
         )  # fmt: skip
+        scale = scales(recipe)[0]
+        if scale != 1:
+            weights = session.generator.weights(name)
+            session.generator.load_weights(adapter_scale.times(weights, scale), name)
         pipelines.save(session.generator, folder.final, name)
         drawn = _drawn(session, systems, sampled, folder, progress)
         headline = (list(systems)[-2:][0], trained)  # what came just before what was trained
@@ -129,13 +138,16 @@ def run(
         rows = {title: one.rows for title, one in drawn.items()}
         found = {title: intervals.summarise(of_system) for title, of_system in rows.items()}
         for title in found:
-            found[title]["forward_passes"] = constant(float(trains.forward_passes) if title == trained else 0.0, 1)
+            learnt = title == trained or title.startswith(f"{trained} x")
+            found[title]["forward_passes"] = constant(float(trains.forward_passes) if learnt else 0.0, 1)
         results: dict[str, Any] = {"systems": found, "measured_on": "held-out prompts"}
         if len(systems) > 1:
             results["differences"] = differences({title: [of_system] for title, of_system in rows.items()})
             results["headline"] = list(headline)
         if recipe.generation.compare_steps:
             results["by_steps"] = by_steps.compared(session, systems, sampled, progress)
+        if recipe.retain is not None:
+            results["retained"] = retained_prompts.retained(session, headline, systems, sampled, progress)
         if guard is not None:
             results["guard"] = guard.results()
         results["cost"] = {"train_seconds": {trained: seconds}, **trains.cost()}
@@ -163,6 +175,14 @@ def _drawn(
         )
         for title, name in systems.items()
     }
+    trained, name = list(systems.items())[-1]
+    first, *others = scales(session.recipe)
+    for scale in others:
+        title = f"{trained} x{scale:g}"
+        with at_scale(session.generator, name, scale / first):
+            found[title] = replace(measure, sampled=sampled.get(trained)).drawn(
+                session.generator, name, folder, progress, title=title, ratio=ratio
+            )
     if best_of := session.recipe.evaluate.best_of:
         title, name = f"best_of_{best_of}", next(iter(systems.values()))
         found[title] = measure.drawn(
@@ -197,8 +217,10 @@ def keep_rows(folder: RunFolder, rows: Sequence[Mapping[str, Any]], passes: floa
 
 
 def stages_of(recipe: Recipe, systems: Mapping[str, str]) -> int:
-    """Training, a drawing of each system, the best of several, and a stage for each number of steps compared."""
-    return 1 + len(systems) + bool(recipe.evaluate.best_of) + len(systems) * len(recipe.generation.compare_steps)
+    """Training, a drawing of each system and scale, the best of several, a stage for each number of steps compared, and
+    what `retain` draws."""
+    drawings = len(systems) * (1 + len(recipe.generation.compare_steps)) + len(scales(recipe)) - 1
+    return 1 + drawings + bool(recipe.evaluate.best_of) + retained_prompts.stages(recipe)
 
 
 def before_and_after(title: str) -> dict[str, str]:

@@ -20,6 +20,7 @@ from rlkit.recipe.schema import (
     OnlineDpo,
     PlugIn,
     Recipe,
+    Retain,
     RewardBackprop,
     Sampling,
     Train,
@@ -29,5 +30,6 @@ from rlkit.recipe.sections_compare import Compare, System
 __all__ = [
     "ALGORITHM", "FAMILY", "NEGATIVE", "REWARD", "Between", "Changes", "Compare", "Data", "Ddpo", "EncoderReward",
     "Evaluate", "FlowGrpo", "Generation", "Grpo", "Guards", "HackingGuard", "Kind", "Lora", "Loss", "Model", "Nft",
-    "Noise", "OnDisk", "Online", "OnlineDpo", "PlugIn", "Recipe", "RewardBackprop", "Sampling", "System", "Train",
+    "Noise", "OnDisk", "Online", "OnlineDpo", "PlugIn", "Recipe", "Retain", "RewardBackprop", "Sampling", "System",
+    "Train",
 ]  # fmt: skip

@@ -30,6 +30,7 @@ from rlkit.recipe.sections_generator import (
     OnlineDpo,
     RewardBackprop,
 )
+from rlkit.recipe.sections_retain import Retain
 from rlkit.recipe.sections_reward import EncoderReward
 from rlkit.recipe.sections_rewriter import Rewriter
 from rlkit.recipe.sections_train import Train
@@ -346,6 +347,8 @@ class Recipe:
     """For `algorithm: bootstrap_caption`."""
     rewriter: Rewriter = field(default_factory=Rewriter)
     """For `algorithm: rewriter`."""
+    retain: Retain | None = None
+    """For captioners and generators: null measures the outcome alone, `{}` what was lost as well."""
     guard: HackingGuard = field(default_factory=HackingGuard)
     """For generators: notices inside the loop that a reward is hacked."""
     guards: Guards = field(default_factory=Guards)

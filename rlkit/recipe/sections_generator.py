@@ -123,6 +123,8 @@ class Nft:
     """awm: clip of its ratio around 1; null does not clip."""
     kl_weight: Amount = 1e-4
     """Weight of the squared distance to the reference's velocity."""
+    norm_guard_weight: Amount = 0.0
+    """Weight of the square by which velocities outgrow the reference's (NormGuard); growing ones over-saturate."""
     old_decay: Share = 0.5
     """Most that the behaviour policy keeps of itself when it follows the policy after a rollout."""
     old_decay_slope: Amount = 0.001

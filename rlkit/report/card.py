@@ -14,7 +14,7 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
 from rlkit.evaluate.names import describe, is_detail, system_title
-from rlkit.recipe.contradictions import GENERATOR_ALGORITHMS
+from rlkit.recipe.contradictions_generators import GENERATOR_ALGORITHMS
 from rlkit.report import compare_table, pictures
 from rlkit.report.data import RunData, read_run
 from rlkit.running.folder import write_text
@@ -59,6 +59,9 @@ def card(run: RunData, *, model_path: str, in_run_folder: bool) -> str:
     shown = [name for name in compare_table.metric_order(systems) if not is_detail(name)]
     base, family = origin(run.recipe)
     changes = compare_table.before_after(systems, before, after, paired) if before and after else []
+    for system, lines in compare_table.retained(run.results):
+        if after and system == system_title(after):
+            changes += [line | {"name": f"{line['name']} of what was to be kept"} for line in lines]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         undefined=jinja2.StrictUndefined,

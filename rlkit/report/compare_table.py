@@ -157,6 +157,16 @@ def before_after(systems: Systems, before: str, after: str, paired: Differences 
     return lines
 
 
+def retained(results: Mapping[str, object]) -> list[tuple[str, list[dict[str, str]]]]:
+    """Per trained system, lines as of `before_after` about what its start could do: `results["retained"]`."""
+    found = []
+    for system, told in (results.get("retained") or {}).items():
+        both = {"before": told["before"], "after": told["after"]}
+        lines = before_after(both, "before", "after", {"after": {"before": told["change"]}})
+        found.append((system_title(system), lines))
+    return found
+
+
 def _verdict(old: Interval, new: Interval, change: Interval | None, better: str) -> str:
     if not better:
         return ""

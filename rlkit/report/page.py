@@ -110,6 +110,7 @@ def page(run: RunData) -> dict[str, Any]:
         "skills": part_of_table(systems, paired, "skill_probe", [name for name in metrics if is_detail(name)]),
         "rounds": rounds.table(run.results),
         "stops": rounds.stops(run.results),
+        "retained": compare_table.retained(run.results),
         "examples": examples(run, before, after),
         "pictures": pictures.groups(run),
         "by_steps": pictures.by_steps(run.results),

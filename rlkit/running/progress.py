@@ -25,7 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rlkit.evaluate.names import is_detail, system_title
-from rlkit.report.compare_table import before_after, headline_systems
+from rlkit.report.compare_table import before_after, headline_systems, retained
 from rlkit.report.pictures import guard_sentence
 from rlkit.running import ranks
 
@@ -277,6 +277,10 @@ def last_screen(results: Mapping[str, object], folder: Path, *, console: Console
             change = Text(line["change"] + mark, style=colour)
             table.add_row(line["title"], line["before"], line["after"], change, line["change_interval"])
         console.print(table)
+    for system, lines in retained(results):
+        line = lines[0]  # skill probe, or reward
+        change = f"{line['before']} to {line['after']}, {line['change']} ({line['change_interval']})"
+        console.print(Text.assemble(("kept   ", "dim"), f"{system}: {line['title']} {change}"), soft_wrap=True)
     if told := guard_sentence(results):
         console.print(Text.assemble(("guard  ", "dim"), told), soft_wrap=True)
     for text, command in next_commands(folder):

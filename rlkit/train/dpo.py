@@ -20,7 +20,7 @@ import torch
 from data_synth.records import SHARD_NAME, content_hash, read_records, write_records
 from data_synth.world.captions import PROMPTS
 from rlkit import losses, models
-from rlkit.caption import clips, judge_gate, judges, one_row, own_samples, pairs, reference, rows, trainer
+from rlkit.caption import clips, judge_gate, judges, one_row, own_samples, pairs, reference, retain, rows, trainer
 from rlkit.caption.dataset import Examples, training_examples
 from rlkit.caption.guards import Guard
 from rlkit.caption.systems import run_systems
@@ -66,6 +66,7 @@ def one_system(
         kept_wrong = reference_log_probs(captioner, wrong, recipe, folder, shards, "wrong clip", progress)
     guard = Guard(captioner, evaluation, recipe, folder, tracker, progress)
     guard.self_test(examples)
+    evaluation.before(name, captioner, folder)
     seconds = trainer.train(
         captioner,
         preference(recipe.loss, kept, wrong, kept_wrong),
@@ -76,6 +77,7 @@ def one_system(
         progress,
         stage=f"{name}: training on {len(records):,} clips with up to {recipe.num_negatives} negatives",
         callbacks=[guard],
+        replay=retain.replay(captioner, found, recipe),
     )
     evaluation.add(name, captioner, folder, seconds=seconds, pairs=sample_pairs(captioner, examples, kept, recipe))
     return seconds

@@ -20,7 +20,7 @@ from data_synth.records import make_record
 from data_synth.world.captions import PROMPTS
 from data_synth.world.clips import events_of
 from rlkit import losses, models
-from rlkit.caption import clips, judge_gate, judges, trainer
+from rlkit.caption import clips, judge_gate, judges, retain, trainer
 from rlkit.caption.dataset import training_examples
 from rlkit.caption.policy_guard import PolicyGuard
 from rlkit.caption.policy_trainer import PolicyTrainer
@@ -63,6 +63,7 @@ def one_system(
     examples = training_examples(captioner, Questions(found.train, question), found.reader, recipe)
     guard = PolicyGuard(captioner, evaluation, recipe, folder, tracker, progress)
     guard.self_test(examples)
+    evaluation.before(name, captioner, folder)
     seconds = trainer.train(
         captioner,
         policy_loss(recipe),
@@ -74,6 +75,7 @@ def one_system(
         stage=f"{name}: {settings.num_generations} captions each of {len(examples):,} clips",
         callbacks=[guard],
         build=partial(PolicyTrainer, rounds=Rounds(captioner, examples, found.train, rewards, recipe, question)),
+        replay=retain.replay(captioner, found, recipe),
     )
     evaluation.add(name, captioner, folder, seconds=seconds)
     return seconds

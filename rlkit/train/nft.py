@@ -80,4 +80,5 @@ class Nft(Online):
         metrics = {name: value.item() for name, value in found.metrics.items()}
         metrics["velocity_mse"] = distance.mean().item()
         metrics["velocity_ratio"] = policy.velocity_ratio(velocity, reference).mean().item()
-        return loss + settings.kl_weight * distance.mean(), metrics
+        grown = policy.norm_guard(velocity, reference).mean() if settings.norm_guard_weight else 0.0
+        return loss + settings.kl_weight * distance.mean() + settings.norm_guard_weight * grown, metrics

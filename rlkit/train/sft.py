@@ -12,7 +12,7 @@ from data_synth.records import make_record
 from data_synth.world.captions import PROMPTS
 from data_synth.world.noise import PADDING
 from rlkit import models
-from rlkit.caption import clips, trainer
+from rlkit.caption import clips, retain, trainer
 from rlkit.caption.dataset import training_examples
 from rlkit.caption.systems import run_systems
 from rlkit.evaluate.held_out import Evaluation
@@ -45,7 +45,11 @@ def one_system(
     )
     examples = training_examples(captioner, Captions(found.train, recipe), found.reader, recipe)
     stage = f"{name}: training on {len(examples):,} captions"
-    seconds = trainer.train(captioner, trainer.nll, recipe, examples, folder, tracker, progress, stage=stage)
+    evaluation.before(name, captioner, folder)
+    old = retain.replay(captioner, found, recipe)
+    seconds = trainer.train(
+        captioner, trainer.nll, recipe, examples, folder, tracker, progress, stage=stage, replay=old
+    )
     evaluation.add(name, captioner, folder, seconds=seconds)
     return seconds
 

@@ -5,8 +5,7 @@ model is to draw what it drew before. Every micro-batch has the same share of or
 base model's.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,19 +15,9 @@ from torch import Tensor
 from rlkit import engine
 from rlkit.engine import seed_of
 from rlkit.generators import denoising
+from rlkit.generators.pool import Pool
 from rlkit.generators.session import Session
 from rlkit.running import ranks
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Pictures to train on, with the prompts they are trained under."""
-
-    pictures: Sequence[np.ndarray]
-    prompts: Sequence[str]
-
-    def __len__(self) -> int:
-        return len(self.pictures)
 
 
 class Mixture:
@@ -42,7 +31,6 @@ class Mixture:
         originals = size if not len(kept) else min(size, int(np.ceil(real_share * size)))
         weighed = len(prior) and self.recipe.bootstrap.prior_loss_weight
         self.sizes = {"real": originals, "kept": size - originals, "prior": size if weighed else 0}
-        self.latents: dict[tuple[str, int], Tensor] = {}
         self.forward_passes = 0
 
     def losses(self, step: int) -> Iterator[tuple[Tensor, engine.Metrics]]:
@@ -56,7 +44,9 @@ class Mixture:
                 if size
                 for at in torch.randint(len(self.pools[name]), (size,), generator=drawn).tolist()
             ]
-            x0 = torch.stack([self._latent(*one) for one in picked]).to(self.generator.device)
+            x0 = torch.stack([self.pools[name].latent(self.generator, at) for name, at in picked]).to(
+                self.generator.device
+            )
             noise = torch.randn(x0.shape, generator=drawn).to(x0.device)
             uniform = torch.rand(len(x0), generator=drawn).clamp(1e-3, 1 - 1e-3).to(x0.device)
             text = self.session.embeddings([self.pools[name].prompts[at] for name, at in picked])
@@ -76,11 +66,3 @@ class Mixture:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self.forward_passes = state_dict["forward_passes"]
-
-    def _latent(self, pool: str, at: int) -> Tensor:
-        """Each picture is encoded alone: the same bits in a resumed run."""
-        if (pool, at) not in self.latents:
-            pixels = torch.from_numpy(self.pools[pool].pictures[at].copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
-            encoded = self.generator.family.encode_images(self.generator.pipe, pixels.to(self.generator.device))
-            self.latents[pool, at] = encoded[0].float().cpu()
-        return self.latents[pool, at]

@@ -42,7 +42,7 @@ def read_originals(folder: str | None, side: int, *, caption: str, rejected: Pat
         return [Original(pictures.prompt(one), pictures.prompt(one), look.render(one, 0, side)) for one in shown], 0
     path = Path(folder)
     if not path.is_dir():
-        raise DataError(f"{path}: no such folder; data.folder is a folder of a few pictures, about ten.")
+        raise DataError(f"{path}: no such folder; expected a folder of a few pictures, about ten.")
     found, wrong = _captioned(path) if (path / "captions.jsonl").is_file() else _bare(path, caption)
     originals = [Original(name, text, _sized(pixels, side)) for name, text, pixels in found]
     if wrong:

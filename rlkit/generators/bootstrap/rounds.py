@@ -26,10 +26,11 @@ from rlkit.engine import seed_of
 from rlkit.errors import GuardError
 from rlkit.evaluate.generator import Measure
 from rlkit.generators.bootstrap import ledger
-from rlkit.generators.bootstrap.mixture import Mixture, Pool
+from rlkit.generators.bootstrap.mixture import Mixture
 from rlkit.generators.bootstrap.space import Points, Space, distances, measured
 from rlkit.generators.bootstrap.start import Start, samples
 from rlkit.generators.gallery import save_grid, thumbnail
+from rlkit.generators.pool import Pool
 from rlkit.generators.prompts import Prompts
 from rlkit.models.generator import POLICY
 from rlkit.running import ranks

@@ -15,11 +15,11 @@ from rlkit.errors import ModelError
 from rlkit.generators import session as sessions
 from rlkit.generators.bootstrap import ledger
 from rlkit.generators.bootstrap.likeness import HELD_OUT, TRAINED, Likeness, WithLikeness
-from rlkit.generators.bootstrap.mixture import Pool
 from rlkit.generators.bootstrap.originals import Original, read_originals
 from rlkit.generators.bootstrap.space import Space, measured
 from rlkit.generators.pair_table import encode
 from rlkit.generators.pairs import draw
+from rlkit.generators.pool import Pool
 from rlkit.generators.session import Session
 from rlkit.models.generator import POLICY, REFERENCE
 from rlkit.recipe import Recipe

@@ -194,3 +194,54 @@ def test_a_batch_that_is_no_whole_groups_names_the_nearest_that_are(recipe_file)
 def test_what_cannot_work_is_refused_before_the_run(recipe_file, override, said):
     with pytest.raises(RecipeError, match=said):
         load(recipe_file(), [override])
+
+
+def test_what_it_drew_for_other_prompts_is_drawn_again_and_an_adapter_can_be_scaled(recipe_file, tmp_path):
+    from safetensors.torch import load_file
+
+    path = recipe_file("[./own.py]")
+    (tmp_path / "plain.txt").write_text("A green ring.\nA white pole shakes.\nA green ring.\n")
+    keep = ["retain.probes=plain.txt"]
+    folder = launch(path, ["out=half", *keep, "retain.adapter_scales=[0.5, 1.0]"])[-1]
+    results = folder.results()
+    assert set(results["systems"]) == {"base", "nft", "nft x1"} and set(results["retained"]) == {"nft", "nft x1"}
+    for told in results["retained"].values():
+        assert told["before"]["drift"]["value"] == 0 < told["after"]["drift"]["value"]
+        assert told["before"]["reward"]["n"] == told["after"]["reward"]["n"] == 2
+        assert told["change"]["reward"]["value"] == pytest.approx(
+            told["after"]["reward"]["value"] - told["before"]["reward"]["value"]
+        )
+    assert results["headline"] == ["base", "nft"]
+    whole = launch(path, ["out=whole", *keep])[-1]
+    half, full = (load_file(one.final / "pytorch_lora_weights.safetensors") for one in (folder, whole))
+    for name, one in full.items():
+        torch.testing.assert_close(half[name], one * (0.5 if "lora_B" in name or "lora.up" in name else 1.0))
+    shown = ("after", "reward")
+    assert results["retained"]["nft x1"]["after"]["reward"]["value"] == pytest.approx(
+        whole.results()["retained"]["nft"][shown[0]][shown[1]]["value"], abs=1e-3
+    )
+
+
+def test_generators_have_no_questions_of_their_own(recipe_file):
+    with pytest.raises(RecipeError, match="a prompt on each line"):
+        launch(recipe_file(), ["retain={}"])
+
+
+def test_replay_and_norm_guard_are_part_of_the_loss_and_a_kill_changes_nothing(recipe_file, tmp_path):
+    path, keep = recipe_file("[./own.py]", save=1), ["retain={probes: plain.txt, replay_weight: 0.5}"]
+    (tmp_path / "plain.txt").write_text("A green ring.\n")
+    keep += ["nft.norm_guard_weight=10.0", "train.max_steps=5"]
+    whole = launch(path, ["out=whole", *keep])[-1]
+    assert all(line["replay/loss"] > 0 for line in numbers(whole.path))
+    # 4 pictures replayed beside each of the 2 micro-batches of 5 steps, and as many backward passes
+    without = launch(path, ["out=without", "train.max_steps=5"])[-1]
+    passes = [one.results()["systems"]["nft"]["forward_passes"]["value"] for one in (whole, without)]
+    assert passes[0] == passes[1] + 5 * 2 * 4 * 2
+    (tmp_path / "stop_at").write_text("3")
+    with pytest.raises(RuntimeError, match="power cut"):
+        launch(path, ["out=cut", *keep])
+    cut = launch(path, ["out=cut", *keep])[-1]
+    name = "final/pytorch_lora_weights.safetensors"
+    assert (cut.path / name).read_bytes() == (whole.path / name).read_bytes()
+    assert (without.path / name).read_bytes() != (whole.path / name).read_bytes()
+    assert cut.results()["systems"] == whole.results()["systems"]

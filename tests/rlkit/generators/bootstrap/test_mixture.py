@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from rlkit.generators.bootstrap import mixture
-from rlkit.generators.bootstrap.mixture import Mixture, Pool
+from rlkit.generators.bootstrap.mixture import Mixture
+from rlkit.generators.pool import Pool
 from rlkit.recipe import Recipe
 from rlkit.recipe.schema import Train
 from rlkit.recipe.sections_bootstrap import Bootstrap
