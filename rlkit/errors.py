@@ -6,7 +6,8 @@ RlkitError
 ├── PlanError        the settings cannot work together on the machine asked for
 ├── ModelError       a model cannot be loaded, or cannot do what was asked of it
 ├── DataError        a clip, caption or pair file cannot be used
-└── GuardError       a guard stopped the run
+├── GuardError       a guard stopped the run
+└── GateError        a judge or reward that would make the policy worse
 """
 
 from __future__ import annotations
@@ -53,3 +54,7 @@ class DataError(RlkitError):
 
 class GuardError(RlkitError):
     """A guard found that going on would waste the run."""
+
+
+class GateError(RlkitError):
+    """A judge or reward that chooses no better than the policy does by itself, and would make it worse."""

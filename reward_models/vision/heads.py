@@ -125,9 +125,13 @@ class Heads(nn.Module):
         nn.init.zeros_(self.router.weight)
         nn.init.zeros_(self.router.bias)
         count = len(outputs.attributes)
-        self.log_scale = nn.Parameter(torch.zeros(count - 1))
         self.tie = nn.Parameter(torch.full((count,), -2.0))  # equals are called so 6 % of the time
-        self.cutpoints = nn.Parameter(torch.zeros(count, max(outputs.levels - 1, 0)))
+        rest = {"log_scale": torch.zeros(count - 1), "cutpoints": torch.zeros(count, max(outputs.levels - 1, 0))}
+        for name, start in rest.items():
+            if start.numel():
+                self.register_parameter(name, nn.Parameter(start))
+            else:
+                self.register_buffer(name, start)  # ZeRO-3 fails on a weight without numbers
 
     def forward(
         self,
@@ -154,7 +158,8 @@ class Heads(nn.Module):
         variance = (share * (log_variance.exp() + (mean - mixed[:, None]) ** 2)).sum(1)
         bins = torch.logsumexp(log_route[..., None] + log_probability, 1)
         vetoes, scale = (share * veto).sum(1), F.pad(self.log_scale, (1, 0))
-        return Judged(mixed, variance.log(), vetoes, bins, route, logits, scale, self.tie, self.cutpoints)
+        tie, cuts = self.tie.clone(), self.cutpoints.clone()  # DDP takes a weight that comes out as it is for unused
+        return Judged(mixed, variance.log(), vetoes, bins, route, logits, scale, tie, cuts)
 
     def standardised(self, features: Float[Tensor, "items width"]) -> Float[Tensor, "items width"]:
         """In deviations from the mean of the pictures that `standardise` saw, at most FAR of them: nothing was learnt

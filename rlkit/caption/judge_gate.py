@@ -15,7 +15,7 @@ from reward_models import agreement, event_order
 from rlkit.caption import generate, pairs
 from rlkit.caption.clips import FEW, Clips, Reader, world_held_out
 from rlkit.caption.judges import Judge, Row, answered, shown_to
-from rlkit.errors import RlkitError
+from rlkit.errors import GateError
 from rlkit.models import Captioner
 from rlkit.recipe import Recipe
 from rlkit.running import ranks
@@ -24,10 +24,6 @@ from rlkit.running.progress import Progress
 
 TRUTH = "event_order"
 """The reward that is the truth where clips come with their events."""
-
-
-class JudgeGateError(RlkitError):
-    """A judge that would make the policy worse."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,7 @@ def gate(captioner: Captioner, judge: Judge, found: Clips, recipe: Recipe, quest
     """Measure a judge on labelled clips that neither it nor the policy was trained on."""
     clips, reader = labelled(found, recipe, progress)
     if not clips:
-        raise JudgeGateError(
+        raise GateError(
             "sampling.judge has to pass a gate, for which there are no labelled clips: raise evaluate.num_clips, or "
             "sampling.gate=off"
         )
@@ -123,7 +119,7 @@ def check(
 ) -> None:
     """The gate of a recipe, before its judge labels pairs; `gate.json` in the run folder keeps the figures.
 
-    Raises JudgeGateError where the judge does not beat the policy and `sampling.gate` is stop.
+    Raises GateError where the judge does not beat the policy and `sampling.gate` is stop.
     """
     if not applies(recipe):
         return
@@ -134,7 +130,7 @@ def check(
         return
     message = f"judge gate closed: {result.sentence()}. {_advice(result)}"
     if recipe.sampling.gate == "stop":
-        raise JudgeGateError(f"sampling.judge {recipe.sampling.judge}: {message}, or sampling.gate=warn to go on")
+        raise GateError(f"sampling.judge {recipe.sampling.judge}: {message}, or sampling.gate=warn to go on")
     progress.note(message)
 
 

@@ -1,11 +1,9 @@
 """One trainer for captioners: transformers' own loop around a loss on the log-probs of one-row batches.
 
 Checked against transformers 5.23. Overrides: the loss, the batches (length-grouped), the count that accumulation
-divides by, and loading a checkpoint (see there). A checkpoint holds the optimiser's moments as the engine of its launch
-keeps them; another engine goes on with its weights and schedule.
+divides by, and loading a checkpoint (see there).
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -40,8 +38,6 @@ from rlkit.running.training import (
     training_arguments,
 )
 
-ENGINE = "engine.json"
-"""Beside a checkpoint's optimiser: who can read it."""
 Loss = Callable[["CaptionTrainer", nn.Module, dict[str, Tensor], Tensor], tuple[Tensor, Mapping[str, Tensor]]]
 """(trainer, model, batch, counts) -> loss of each clip [B] and metrics; counts = [clips, chosen tokens] of the step."""
 
@@ -127,46 +123,16 @@ class CaptionTrainer(RecipeTrainer):
         return (loss, {}) if return_outputs else loss
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Load whole weights under the model's own names.
+        """Load whole weights under the model's own names, before an engine shares them out.
 
         save_pretrained writes the published names (`visual.blocks...`) and transformers 5.23's own loading looks for
         the module names (`model.visual.blocks...`) without being strict: it resumes from fresh weights and only warns.
         """
         model = self.model if model is None else model
-        if isinstance(model, PreTrainedModel) and not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
-            load_weights(model, Path(resume_from_checkpoint))
-        else:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-    def writer(self) -> dict[str, Any]:
-        """Who reads the optimiser's state that this launch writes: DeepSpeed by stage and processes, FSDP, others."""
-        if self.is_deepspeed_enabled:
-            stage = self.accelerator.state.deepspeed_plugin.zero_stage
-            return {"engine": f"ZeRO-{stage}", "processes": self.args.world_size}
-        return {"engine": "FSDP" if self.is_fsdp_enabled else "DDP"}
-
-    def reads(self, checkpoint: Path) -> bool:
-        """Whether the optimiser's state in a checkpoint is of this launch's kind."""
-        path = checkpoint / ENGINE
-        return not path.is_file() or json.loads(path.read_text(encoding="utf-8")) == self.writer()
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        super()._save_optimizer_and_scheduler(output_dir)
-        if self.args.should_save:
-            (Path(output_dir) / ENGINE).write_text(json.dumps(self.writer()), encoding="utf-8")
-
-    def _prepare_for_training(self, max_steps, train_dataloader, resume_from_checkpoint):
-        """As the parent's; of a checkpoint that another engine wrote, the weights and the schedule alone."""
-        checkpoint = None if resume_from_checkpoint is None else Path(resume_from_checkpoint)
-        if checkpoint is None or self.reads(checkpoint):
-            return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         unset_hf_deepspeed_config()  # else transformers would share the weights out while it reads them (ZeRO-3)
-        load_weights(self.model, checkpoint)
+        load_weights(model, Path(resume_from_checkpoint))
         if self.is_deepspeed_enabled:
             set_hf_deepspeed_config(self.accelerator.state.deepspeed_plugin.hf_ds_config)
-        prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
-        self.lr_scheduler.load_state_dict(torch.load(checkpoint / "scheduler.pt", weights_only=True))
-        return prepared
 
 
 def load_weights(model: nn.Module, checkpoint: Path) -> None:
@@ -235,12 +201,6 @@ def train(
             "retain.adapter_scales scales an adapter that every process holds whole, but this launch shares weights "
             "out (DeepSpeed or FSDP); use accelerate_configs/ddp.yaml or single.yaml"
         )
-    checkpoint = folder.last_checkpoint()
-    if checkpoint is not None and not trainer.reads(checkpoint):
-        progress.note(
-            f"{checkpoint.name} was written under another configuration: its weights and schedule go on, the "
-            "optimiser's moments start anew"
-        )
     seconds = fit(trainer, recipe, len(examples) * trainer.steps_per_row, folder, tracker, progress, stage=stage)
     if ranks.sharded():
         _save_gathered(trainer, folder)
@@ -254,8 +214,7 @@ def train(
 
 def _save_gathered(trainer: CaptionTrainer, folder: RunFolder) -> None:
     """Weights that processes hold in parts, written whole by the main process."""
-    captioner, engine = trainer.captioner, trainer.model_wrapped
-    state = trainer.accelerator.get_state_dict(engine)
+    captioner, state = trainer.captioner, trainer.whole_weights()
     tied = captioner.base.all_tied_weights_keys  # copies now, which save_pretrained would no longer notice
     state = {name: tensor for name, tensor in (state or {}).items() if name not in tied}
     save(captioner, folder.final, is_main_process=folder.main, state_dict=state)

@@ -42,6 +42,12 @@ def counts(batch: Mapping[str, Tensor]) -> Tensor:
     return torch.tensor([float(value) for value in found], dtype=torch.float64)
 
 
+def everything(judged: Judged) -> Tensor:
+    """A number that depends on every weight of the heads."""
+    own = (judged.mean, judged.log_variance, judged.veto, judged.distribution, judged.route_logits)
+    return sum(one.sum() for one in (*own, judged.log_scale, judged.tie, judged.raw_cutpoints))
+
+
 def pairs(judged: Judged, batch: Mapping[str, Tensor], settings: EncoderReward) -> Tensor:
     """-log P(what people said of the pair)."""
     better, worse, attribute = batch["pair"].unbind(1)

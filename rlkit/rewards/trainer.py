@@ -4,6 +4,7 @@ Checked against transformers 5.23. Overrides: the batches, the counts that accum
 loading a checkpoint (whole and strictly).
 """
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from accelerate.data_loader import prepare_data_loader
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from reward_models.vision.encoder import HEADS, Spec, VisionReward, backbone_of, stored_spec
 from reward_models.vision.heads import OVERALL, Outputs
@@ -77,7 +79,7 @@ class RewardTrainer(RecipeTrainer):
         judged = model(**{name: inputs[name] for name in self.train_dataset.inputs})
         found = loss.terms(judged, inputs, self.settings)
         here = loss.counts(inputs)
-        total = judged.mean.sum() * 0
+        total = loss.everything(judged) * 0  # engines that share weights out want a gradient of each, on every process
         for number, name in enumerate(loss.TERMS):
             share = float(here[number]) / max(float(num_items_in_batch[number]), 1.0)
             total = total + self.settings.terms.get(name, 0.0) * share * found[name]
@@ -97,9 +99,6 @@ class RewardTrainer(RecipeTrainer):
             self.note("rewards/accuracies", float((margin > 0).float().mean()), len(margin))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-            return
         stored = load_file(Path(resume_from_checkpoint) / "model.safetensors")
         (self.model if model is None else model).load_state_dict(stored, strict=True)
 
@@ -244,14 +243,16 @@ def train(
     *,
     stage: str,
 ) -> float:
-    """Train, resuming from the folder's last whole checkpoint; returns the seconds it took. Raises RecipeError under
-    DeepSpeed or FSDP. On Featured examples the heads alone are trained."""
-    if ranks.sharded():
+    """Train, resuming from the folder's last whole checkpoint; returns the seconds it took. On Featured examples the
+    heads alone are trained; they come out whole on every process. Raises RecipeError for an encoder that is trained
+    under DeepSpeed or FSDP."""
+    if ranks.sharded() and not isinstance(examples, Featured):
         raise RecipeError(
-            "a reward with heads trains with whole weights, but this launch shares them out (DeepSpeed or FSDP); use "
-            "accelerate_configs/ddp.yaml or single.yaml"
+            "an encoder that is trained needs whole weights, but this launch shares them out (DeepSpeed or FSDP); use "
+            "accelerate_configs/ddp.yaml or single.yaml, or train the heads alone with model.vision=frozen"
         )
     model = reward.heads if isinstance(examples, Featured) else reward
+    whole = copy.deepcopy(reward.heads) if ranks.sharded() else None
     trainer = RewardTrainer(
         model,
         recipe,
@@ -261,5 +262,10 @@ def train(
         optimizers=(optimizer(model, recipe), None),
     )
     seconds = fit(trainer, recipe, len(examples), folder, tracker, progress, stage=stage)
+    if whole is not None:
+        whole.load_state_dict(ranks.gathered(trainer.whole_weights())[0])
+        reward.heads = whole
+        trainer.accelerator.free_memory()
+        unset_hf_deepspeed_config()  # else transformers would share out what is loaded next (ZeRO-3)
     reward.eval()
     return seconds

@@ -1,5 +1,6 @@
 """What every trainer of a recipe shares: TrainingArguments, the optimiser, whole checkpoints, stopping and resuming."""
 
+import json
 import math
 import time
 from collections.abc import Callable
@@ -13,10 +14,12 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from rlkit.errors import ModelError, RecipeError
 from rlkit.muon import MuonWithAdamW
 from rlkit.recipe import Recipe
-from rlkit.running import interrupt, ranks
-from rlkit.running.folder import RunFolder
+from rlkit.running import interrupt, moments, ranks
+from rlkit.running.folder import RunFolder, write_text
 from rlkit.running.progress import Progress
 from rlkit.running.tracking import Tracker, attach, for_transformers
+
+MOMENTS, SCHEDULE = "moments.safetensors", "schedule.json"
 
 
 class MarkCheckpoints(TrainerCallback):
@@ -35,7 +38,12 @@ class MarkCheckpoints(TrainerCallback):
 
 
 class RecipeTrainer(Trainer):
-    """transformers' loop with metrics of our own beside the loss, and without training_args.bin, which is a pickle."""
+    """transformers' loop with metrics of our own beside the loss, and checkpoints that every engine can go on from.
+
+    A checkpoint holds the weights, the optimiser's state (see moments.py) and the schedule, each whole and once, where
+    transformers would keep what one engine with as many processes can read. `_load_from_checkpoint` must put whole
+    weights into a model that nothing has shared out yet.
+    """
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -64,6 +72,37 @@ class RecipeTrainer(Trainer):
         if norm is not None and not math.isfinite(norm):
             raise not_finite(self.state.global_step + 1)
         return norm
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        moments.save(self.model, self.optimizer.optimizer, Path(output_dir) / MOMENTS)
+        if self.args.should_save:
+            told = {key: one for key, one in self.lr_scheduler.state_dict().items() if not isinstance(one, list)}
+            rate = self.lr_scheduler.get_last_lr()[0]  # one for all groups, of which DeepSpeed drops the empty ones
+            write_text(Path(output_dir) / SCHEDULE, json.dumps(told | {"rate": rate}))
+
+    def _prepare_for_training(self, max_steps, train_dataloader, resume_from_checkpoint):
+        """As the parent's, which reads no checkpoint here."""
+        checkpoint = None if resume_from_checkpoint is None else Path(resume_from_checkpoint)
+        if checkpoint is not None and (self.is_deepspeed_enabled or self.is_fsdp_enabled):
+            self._load_from_checkpoint(str(checkpoint))  # transformers has done it for the others
+        rounded = checkpoint is not None and self.is_deepspeed_enabled and self.args.bf16
+        whole = {name: one.detach().to("cpu", copy=True) for name, one in self.model.named_parameters() if rounded}
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
+        if checkpoint is not None:
+            moments.load(self.model, self.optimizer.optimizer, checkpoint / MOMENTS, whole)
+            told = json.loads((checkpoint / SCHEDULE).read_text(encoding="utf-8"))
+            rates = [told.pop("rate")] * len(self.optimizer.param_groups)
+            self.lr_scheduler.load_state_dict(self.lr_scheduler.state_dict() | told | {"_last_lr": rates})
+            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate  # a schedule sets it at its next step only
+        return prepared
+
+    def whole_weights(self) -> dict[str, Tensor]:
+        """Of the model, trained or loaded from the last checkpoint: on the main process, the others may have fewer. A
+        call of all processes."""
+        if self.is_deepspeed_enabled and self.model_wrapped is self.model:  # no step was left to take
+            return self.model.state_dict()
+        return self.accelerator.get_state_dict(self.model_wrapped)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)

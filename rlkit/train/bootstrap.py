@@ -32,6 +32,7 @@ from rlkit.bootstrap.rounds import Course, go_on
 from rlkit.evaluate import intervals
 from rlkit.evaluate.generator import Measure, constant
 from rlkit.evaluate.intervals import Interval
+from rlkit.generators import reward_gate
 from rlkit.generators.bootstrap import ledger
 from rlkit.generators.bootstrap.rounds import Loop, Round
 from rlkit.generators.bootstrap.start import Start, prepare
@@ -97,6 +98,7 @@ def one_seed(
     loop = Loop(start, tracker, progress)
     title = f"round 1 of seed {recipe.seed}"
     first = loop.round(None, title, _part(folder, "start", recipe.seed, 1), naive=False)
+    pass_gate(loop, first, folder.part(f"seed{recipe.seed}"))
     systems = {}
     for name in [NAIVE, OURS] if recipe.bootstrap.naive else [OURS]:
         own = folder.part(f"{name}-seed{recipe.seed}")
@@ -104,6 +106,22 @@ def one_seed(
         systems[name] = one_system(loop, name, first, folder, tracker.part(own.path.name, own))
     loop.use(systems[OURS].last.folder)
     return start, dict(sorted(systems.items(), reverse=True))
+
+
+def pass_gate(loop: Loop, first: Round, folder: RunFolder) -> None:
+    """What the rewards keep of the first round has to please the held-out judge more than its samples do on the whole.
+    Raises GateError where it does not and sampling.gate is stop."""
+    start = loop.start
+    if not reward_gate.due(start.recipe, folder) or not first.kept:
+        return
+    prompts = [row["prompt"] for row in first.rows]
+    pictures = [Image.fromarray(ledger.pixels(row)) for row in first.rows]
+    held_out = start.held_out.total(start.held_out(prompts, pictures)).tolist()
+    about = f"{len(first.kept)} of {len(first.rows)} samples of the first round chosen by the rewards"
+    chosen = [one.kept for one in first.decisions]
+    gate = reward_gate.of_samples(held_out, chosen, [f"{at}" for at in range(len(prompts))], about)
+    advice = "Give rewards that see what you want, more samples (bootstrap.num_samples), or a larger likeness_weight"
+    reward_gate.settle(gate, start.recipe, folder, loop.progress, advice)
 
 
 def one_system(loop: Loop, name: str, first: Round, folder: RunFolder, tracker: Tracker) -> System:

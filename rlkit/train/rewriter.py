@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import numpy as np
 
 from data_synth.errors import DataError as Unreadable
 from data_synth.jsonl import read_lines
@@ -27,7 +28,7 @@ from data_synth.world import short_prompts
 from rlkit.errors import DataError, ModelError
 from rlkit.evaluate import intervals
 from rlkit.evaluate.generator import diversity, shown_as
-from rlkit.generators import gallery
+from rlkit.generators import gallery, reward_gate
 from rlkit.generators.prompts import read_prompts
 from rlkit.generators.rewrite_stages import Prompts, load, train_stage
 from rlkit.generators.rewrites import Judge, ask, open_judge, sample
@@ -43,6 +44,7 @@ from rlkit.running.tracking import Tracker, open_tracker, write_jsonl
 
 AT_ONCE = 64  # prompts rewritten in one batch when measuring
 DRAWN_AT_ONCE = 16  # and drawn
+GATE_PROMPTS = 64
 
 
 def run(recipe: Recipe, folder: RunFolder) -> None:
@@ -59,6 +61,8 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
         costs = {}
         for name in stages:
             source = folder.path / "sft" / "final" if name != "sft" and "sft" in stages else start
+            if name != "sft":
+                pass_gate(source, prompts, judge, recipe, folder, progress)
             costs[name] = train_stage(name, recipe, folder, source, prompts, judge, tracker, progress)
         texts = {"short": prompts.held_out}
         texts |= {name: rewrite(folder.path / name / "final", prompts.held_out, recipe) for name in stages}
@@ -70,6 +74,42 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
         results = _publish(recipe, folder, tracker, texts, drawn, costs)
         finish(folder, results)
         tracker.finish()
+
+
+def pass_gate(
+    source: Path | str, prompts: Prompts, judge: Judge, recipe: Recipe, folder: RunFolder, progress: Progress
+) -> None:
+    """The best of several rewrites by the rewards has to please the held-out judge more than the greedy one, on short
+    prompts that nothing is trained on by pairs. Raises GateError where it does not and sampling.gate is stop."""
+    settings = recipe.rewriter
+    shorts = prompts.train[-GATE_PROMPTS:]
+    if not len(judge.held_out) or not reward_gate.due(recipe, folder):
+        return
+    progress.stage(f"reward gate: {settings.num_rewrites} rewrites of {len(shorts)} prompts", len(shorts))
+    model, tokenizer = load(source, recipe)
+    asked = [ask(tokenizer, settings.instruction, one) for one in shorts]
+    options = {"max_new_tokens": settings.max_completion_length, "seed": recipe.seed}
+    greedy = [one[0] for one in sample(model, tokenizer, asked, count=1, temperature=0, **options)]
+    count, drawn = settings.num_rewrites, []
+    for texts in sample(model, tokenizer, asked, count=count, temperature=settings.temperature, **options):
+        drawn += texts
+    judged = judge([short for short in shorts for _ in range(count)], drawn)
+    best = []
+    for at in range(len(shorts)):
+        totals = [one.total(settings.keep_weight) for one in judged[at * count : (at + 1) * count]]
+        known = [(total, -place) for place, total in enumerate(totals) if total is not None]
+        best.append(drawn[at * count - max(known)[1]] if known else greedy[at])
+        progress.advance()
+    steps = recipe.generation.eval_inference_steps
+    found = judge.look(
+        [*zip(shorts, greedy, strict=True), *zip(shorts, best, strict=True)], settings.num_pictures, steps,
+        purpose="evaluate",
+    )  # fmt: skip
+    values = [np.nan if one.held_out is None else one.held_out for one in found]
+    about = f"the best of {count} rewrites of {len(shorts)} short prompts against the greedy one"
+    gate = reward_gate.of_prompts(values[: len(shorts)], values[len(shorts) :], shorts, about)
+    advice = "Raise rewriter.num_pictures or num_rewrites, or give rewards that see what the held-out judge sees"
+    reward_gate.settle(gate, recipe, folder, progress, advice)
 
 
 def _publish(

@@ -91,8 +91,8 @@ def kill_after_checkpoint(step: int) -> None:
     """Let the main process die as soon as the checkpoint of this step is whole."""
     mark = RunFolder.checkpoint_complete
 
-    def marked(self, at: int) -> None:
-        mark(self, at)
+    def marked(self, at: int, keep: int | None = None) -> None:
+        mark(self, at, keep)
         if at == step and self.main:
             os.kill(os.getpid(), signal.SIGKILL)
 

@@ -83,7 +83,7 @@ RECIPES = {
     "distill": "algorithm: distill\ndistill: {teacher_steps: 4, num_targets: 24}\n"
     + GENERATOR.replace("num_inference_steps: 3", "num_inference_steps: 1, guidance_scale: 2.0")
     + STEPS,
-    "bootstrap": "algorithm: bootstrap\n"
+    "bootstrap": "algorithm: bootstrap\nsampling: {gate: off}\n"
     "bootstrap: {rounds: 2, num_samples: 24, keep_share: 0.25, clusters: 3, rows_per_shard: 8, num_class_images: 12,\n"
     "  max_diversity_drop: 1.0, patience: 9, trigger: null}\ndata: {num_clips: 8}\n"
     + GENERATOR.replace("every: 4, ", "")
@@ -93,7 +93,7 @@ RECIPES = {
     "bootstrap_caption: {rounds: 2, max_diversity_drop: 1.0, patience: 9}\n"
     + CAPTION.replace("num_clips: 24", "num_clips: 24, num_labelled: 4")
     + SLOW_STEPS.replace("12", "6").replace("save_steps: 3", "save_steps: 2"),
-    "rewriter": "algorithm: rewriter\n"
+    "rewriter": "algorithm: rewriter\nsampling: {gate: off}\n"
     'rewriter: {generator: START/flow, instruction: "{prompt}", steps: {sft: 4, dpo: 4, grpo: 4}, num_prompts: 24,\n'
     "  num_rewrites: 2, num_pictures: 1, max_completion_length: 5, min_margin: 0.0, width: 32, layers: 1}\n"
     "data: {num_clips: 40}\nrewards: [START/own.py]\nevaluate: {num_clips: 3}\n"

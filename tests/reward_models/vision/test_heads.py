@@ -93,3 +93,13 @@ def test_standardised_features_have_mean_0_and_deviation_1(heads):
 def test_outputs_that_make_no_sense_are_refused(options):
     with pytest.raises(ValueError, match="expected"):
         Outputs(**options)
+
+
+def test_no_weight_comes_out_as_it_is_or_holds_nothing():
+    """DDP takes a weight that is itself an output for one that is not used, and stops; ZeRO-3 stops at an empty one.
+    The names in a file stay."""
+    heads = Heads(6, Outputs())
+    judged = heads(torch.randn(5, 6))
+    assert all(one.numel() for one in heads.parameters())
+    assert {"log_scale", "tie", "cutpoints"} <= heads.state_dict().keys()
+    assert not any(isinstance(one, torch.nn.Parameter) for one in vars(judged).values())

@@ -88,9 +88,7 @@ def test_an_unscored_clip_counts_as_the_greedy_caption():
 
 def test_a_closed_gate_stops_the_run_with_both_figures(tmp_path):
     folder = RunFolder(tmp_path, True)
-    with pytest.raises(
-        judge_gate.JudgeGateError, match=r"by the judge is worth 0\.000.*the greedy caption 0\.9.*gate=warn"
-    ):
+    with pytest.raises(judge_gate.GateError, match=r"by the judge is worth 0\.000.*the greedy caption 0\.9.*gate=warn"):
         judge_gate.check(None, upside_down, FOUND, RECIPE, folder, "?", Silent())
     assert json.loads((tmp_path / "gate.json").read_text())["open"] is False
 
@@ -104,7 +102,7 @@ def test_warn_goes_on_and_open_says_so(tmp_path):
 
 
 def test_labels_that_are_missing_are_asked_for(tmp_path):
-    with pytest.raises(judge_gate.JudgeGateError, match="no labelled clips"):
+    with pytest.raises(judge_gate.GateError, match="no labelled clips"):
         judge_gate.check(None, truth, Clips([], [], None, None), RECIPE, RunFolder(tmp_path, True), "?", Silent())
 
 

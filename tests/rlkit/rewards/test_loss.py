@@ -103,6 +103,13 @@ def test_a_batch_without_labels_is_0_and_has_a_graph(judged):
         assert value == 0 and value.requires_grad, name
 
 
+def test_every_weight_of_the_heads_has_a_gradient_whatever_the_labels():
+    """Engines that share weights out wait for a gradient of each weight on every process."""
+    heads = Heads(6, OUTPUTS)
+    loss.everything(heads(torch.randn(5, 6), expert=torch.tensor([0, 1, -1, 0, 0]))).backward()
+    assert all(one.grad is not None and one.grad.isfinite().all() for one in heads.parameters())
+
+
 def test_terms_of_parts_weighed_by_their_counts_are_the_terms_of_the_whole(judged):
     other = Group("c", (Item(None, {"sharpness": 0.5}), Item(None, {"sharpness": 0.2})), (Pair(0, 1),))
     whole, counts = loss.terms(judged, batch_of(LABELLED, other), SETTINGS), loss.counts(batch_of(LABELLED, other))

@@ -16,7 +16,7 @@ from PIL import Image
 pytest.importorskip("diffusers")
 
 from data_synth.world import look
-from rlkit.errors import DataError, GuardError, RecipeError
+from rlkit.errors import DataError, GateError, GuardError, RecipeError
 from rlkit.generators.bootstrap import mixture
 from rlkit.plugins import ROOT
 from rlkit.recipe.file import load
@@ -28,6 +28,7 @@ model:
   id: {model}
   lora: {{r: 4, lora_alpha: 8.0}}
 rewards: [./counted.py]
+sampling: {{gate: off}}
 generation: {{resolution: 16, num_inference_steps: 2, eval_inference_steps: 2, eval_samples: 2, gallery_prompts: 1}}
 bootstrap: {{rounds: 2, num_samples: 24, keep_share: 0.25, clusters: 3, rows_per_shard: 8, num_class_images: 12,
   max_diversity_drop: 1.0, patience: 9, trigger: null}}
@@ -259,3 +260,16 @@ def test_pictures_that_look_like_the_base_models_own_stop_the_run(recipe_file, t
         (own / f"{row['number']}.png").write_bytes(row["png"])
     with pytest.raises(GuardError, match="cannot be told"):
         launch(recipe_file(), [f"data.folder={own}"])
+
+
+def test_rewards_that_a_held_out_judge_does_not_share_stop_the_loop(recipe_file, tmp_path):
+    """Redness is kept, and its opposite is what the held-out judge likes."""
+    (tmp_path / "pale.py").write_text(
+        COUNTED.replace("calls.open", "Path('others').open").replace("float(np", "-float(np")
+    )
+    keep = ["sampling.gate=stop", "evaluate.held_out_rewards=[./pale.py]", "bootstrap.likeness_weight=0"]
+    with pytest.raises(GateError, match="of 24 samples of the first round chosen by the rewards"):
+        launch(recipe_file(), keep)
+    folder = launch(recipe_file(), [*keep, "sampling.gate=warn", "out=warned"])[-1]
+    told = json.loads((folder.path / "seed0/gate.json").read_text())
+    assert not told["open"] and "difference -" in told["told"]

@@ -15,9 +15,8 @@ from safetensors.torch import load_file
 
 from rlkit.caption import own_samples, trainer
 from rlkit.caption.bootstrap.start import Jury
-from rlkit.caption.judge_gate import JudgeGateError
 from rlkit.caption.pairs import readable
-from rlkit.errors import DataError, RecipeError
+from rlkit.errors import DataError, GateError, RecipeError
 from rlkit.plugins import ROOT
 from rlkit.recipe.file import load
 from rlkit.run import run
@@ -281,7 +280,7 @@ def test_a_folder_whose_first_lines_are_corrected(here, tmp_path):
 
 def test_a_judge_that_is_no_better_than_the_policy_stops_the_run_every_time(here):
     for _ in range(2):
-        with pytest.raises(JudgeGateError, match="judge gate closed"):
+        with pytest.raises(GateError, match="judge gate closed"):
             run("tiny.yaml", ["out=gated", "sampling.gate=stop", "train.max_steps=1"])
     assert not json.loads(Path("gated/few-seed0/round-1/gate.json").read_text())["open"]
 

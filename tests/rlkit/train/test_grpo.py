@@ -11,8 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
 from rlkit import losses
-from rlkit.caption.judge_gate import JudgeGateError
-from rlkit.errors import GuardError, RecipeError
+from rlkit.errors import GateError, GuardError, RecipeError
 from rlkit.recipe.file import load
 from rlkit.run import run
 
@@ -143,7 +142,7 @@ def test_a_reward_of_length_alone_is_noticed(recipe, start, tmp_path):
 
 def test_rewards_that_are_not_the_truth_pass_the_gate_first(recipe):
     path = recipe(gate="stop")
-    with pytest.raises(JudgeGateError, match=r"own \+ event_order|own.py \+ event_order"):
+    with pytest.raises(GateError, match=r"own \+ event_order|own.py \+ event_order"):
         run(path, ["out=gated"])
     assert not (path.parent / "gated/checkpoints").exists() or not list((path.parent / "gated/checkpoints").iterdir())
 

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("diffusers")
 pytest.importorskip("trl")
 
-from rlkit.errors import DataError, RecipeError
+from rlkit.errors import DataError, GateError, RecipeError
 from rlkit.generators import rewrite_stages
 from rlkit.generators.rewrites import Judged, open_judge
 from rlkit.recipe.file import load
@@ -32,6 +32,7 @@ rewriter:
   layers: 1
 data: {{num_clips: 40}}
 rewards: [./redness.py]
+sampling: {{gate: off}}
 generation: {{resolution: 16, num_inference_steps: 1, eval_inference_steps: 1, eval_samples: 2}}
 train: {{per_device_train_batch_size: 4, logging_steps: 1, save_steps: 1}}
 evaluate:
@@ -161,3 +162,15 @@ def test_with_lora_every_stage_ends_as_a_whole_model(recipe_file):
     start, sft, dpo, final = (path.read_bytes() for path in finals)
     assert len(start) == len(sft) == len(dpo) and start != sft != dpo == final
     assert not list(folder.rglob("final/adapter_config.json"))
+
+
+def test_rewards_that_a_held_out_judge_does_not_share_stop_it_after_sft(recipe_file, tmp_path):
+    (tmp_path / "pale.py").write_text(REDNESS.replace("float(np", "-float(np"))
+    keep = ["sampling.gate=stop", "evaluate.held_out_rewards=[./pale.py]", "rewriter.keep_weight=0"]
+    keep += ["rewriter.num_rewrites=4", "rewriter.steps={sft: 3, dpo: 2}"]
+    with pytest.raises(GateError, match="the best of 4 rewrites of 64 short prompts against the greedy one"):
+        launch(recipe_file, keep)
+    folder = tmp_path / "runs/tiny_rewriter"
+    assert (folder / "sft/final").is_dir() and not (folder / "dpo").exists()
+    warned = launch(recipe_file, [*keep, "sampling.gate=warn", "out=warned"])[-1]
+    assert not json.loads((warned.path / "gate.json").read_text())["open"] and warned.final.is_dir()
