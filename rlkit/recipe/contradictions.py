@@ -75,7 +75,7 @@ def contradictions(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "loss.types", "no loss is named; write for example `types: {sigmoid: 1.0}`"
 
 
-CAPTIONERS = ("sft", "dpo", "grpo")
+CAPTIONERS = ("sft", "dpo", "grpo", "bootstrap_caption")
 UNRETAINED = ("diffusion_sft", "pairs_image", "bootstrap")
 """They train nothing, start from nothing, or measure what is kept by themselves (bootstrap.num_class_images)."""
 
@@ -250,5 +250,7 @@ def _of_bootstrap_caption(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "evaluate.num_clips", "0 held-out clips leave nothing to measure; give evaluate.num_clips"
     if len(set(own.seeds)) < len(own.seeds):
         yield "bootstrap_caption.seeds", f"{own.seeds} names a seed twice"
+    if recipe.retain is not None and recipe.retain.adapter_scales != [1.0]:
+        yield "retain.adapter_scales", "every round would scale what the one before has scaled; leave it at [1.0]"
     if recipe.variants:
         yield "variants", "bootstrap_caption runs systems of its own; compare two of its runs with `algorithm: compare`"

@@ -31,9 +31,10 @@ from rlkit.caption import clips
 from rlkit.caption.bootstrap.rounds import Loop, Round
 from rlkit.caption.bootstrap.start import Start, prepare
 from rlkit.evaluate.held_out import Evaluation
+from rlkit.evaluate.retained import BEFORE
 from rlkit.recipe import Recipe
 from rlkit.running import ranks
-from rlkit.running.folder import RunFolder, write_folder
+from rlkit.running.folder import RunFolder, write_folder, write_text
 from rlkit.running.progress import Progress, quiet
 from rlkit.running.tracking import Tracker, open_tracker, write_jsonl
 
@@ -89,13 +90,23 @@ def one_seed(
     """All systems of one seed, measured."""
     seed, loop = start.recipe.seed, Loop(start, tracker, progress)
     few = folder.part(f"{FEW}-seed{seed}")
+    start_of(evaluation, loop, few.part("round-1"))
     first = loop.round(None, f"round 1, seed {seed}", few.part("round-1"), naive=False)
     measure(evaluation, loop, FEW, first)
     systems = {}
     for name in [NAIVE, OURS] if start.recipe.bootstrap_caption.naive else [OURS]:
         systems[name] = one_system(loop, name, first, folder.part(f"{name}-seed{seed}"), tracker)
+        last = systems[name].last.folder
+        if start.recipe.retain is not None and folder.main:
+            write_text(last.path / BEFORE, (first.folder.path / BEFORE).read_text(encoding="utf-8"))  # one start
         measure(evaluation, loop, name, systems[name].last)
     return systems
+
+
+def start_of(evaluation: Evaluation, loop: Loop, folder: RunFolder) -> None:
+    """What the captioner knew before any round, where the recipe says `retain`."""
+    if loop.start.recipe.retain is not None and not (folder.path / BEFORE).is_file():
+        evaluation.before(FEW, loop.fresh(None), folder)
 
 
 def one_system(loop: Loop, name: str, first: Round, folder: RunFolder, tracker: Tracker) -> Course[Round]:

@@ -20,7 +20,7 @@ from rlkit import models
 from rlkit.bootstrap import choose, rounds
 from rlkit.bootstrap.ledger import scores
 from rlkit.bootstrap.scale import Scale
-from rlkit.caption import generate, judge_gate, judges, own_samples, pairs, trainer
+from rlkit.caption import generate, judge_gate, judges, own_samples, pairs, retain, trainer
 from rlkit.caption.bootstrap import texts
 from rlkit.caption.bootstrap.mixture import MixedTrainer
 from rlkit.caption.bootstrap.start import Start
@@ -110,11 +110,11 @@ class Loop:
     def use(self, folder: RunFolder) -> Captioner:
         """The captioner with a round's weights."""
         if self.captioner is None or self.at != folder.final:
-            self.captioner, self.at = self._start(folder.final), folder.final
+            self.captioner, self.at = self.fresh(folder.final), folder.final
         return self.captioner
 
-    def _start(self, weights: Path | None) -> Captioner:
-        """The recipe's model, with these weights."""
+    def fresh(self, weights: Path | None) -> Captioner:
+        """The recipe's model as it is, or with these weights."""
         unset_hf_deepspeed_config()  # of the training before: transformers would share weights out while it reads them
         set_seed(self.start.recipe.seed)  # of a fresh adapter
         captioner = models.load(self.start.recipe.model, seed=self.start.recipe.seed)
@@ -128,7 +128,7 @@ class Loop:
         own = recipe.bootstrap_caption
         if not (path / TRAINED).is_file():
             self.captioner = None  # one model in memory
-            captioner = self._start(None if before is None or own.restart else before.folder.final)
+            captioner = self.fresh(None if before is None or own.restart else before.folder.final)
             rows = {row["id"]: row for row in start.unlabelled} if before is not None else {}
             chosen = [before.rows[at] for at in before.kept] if before is not None else []
             records = [start.record(row, row["true_caption"]) for row in start.originals]
@@ -138,7 +138,7 @@ class Loop:
             seconds = trainer.train(
                 captioner, trainer.nll, recipe, examples, folder,
                 self.tracker.part(title, folder), self.progress, stage=f"{title}: training on {len(records)} captions",
-                build=mixed,
+                build=mixed, replay=retain.replay(captioner, start.found, recipe),
             )  # fmt: skip
             self.captioner, self.at = captioner, folder.final
             folder.write_json(TRAINED, {"sha256": _hash(folder.final), "seconds": round(seconds, 1)})

@@ -223,12 +223,22 @@ def test_kill_9_ends_with_the_same_bytes(place, monkeypatch):
     same(run("tiny.yaml", ["out=killed"])[-1].path, whole.path)
 
 
-def test_an_adapter_goes_on_from_the_round_before_and_seeds_are_pooled(here):
-    more = ["model.lora={r: 4}", "bootstrap_caption.naive=false", "bootstrap_caption.seeds=[0, 1]", "train.max_steps=1"]
+def test_an_adapter_goes_on_from_the_round_before_seeds_are_pooled_and_what_was_known_is_asked(here):
+    more = [
+        "model.lora={r: 4}",
+        "bootstrap_caption.naive=false",
+        "bootstrap_caption.seeds=[0, 1]",
+        "train.max_steps=1",
+        "retain={replay_weight: 0.5}",
+    ]
     folder = run("tiny.yaml", ["out=lora", *more, "train.warmup_steps=0", "evaluate.controls=[]"])[-1]
     results = folder.results()
     assert list(results["systems"]) == ["few", "ours"] and list(results["rounds"]["ours"]) == ["0", "1"]
     assert results["systems"]["few"]["length_words"]["n"] == 2 * 2
+    assert list(results["retained"]) == ["few", "ours"]
+    kept = "few-seed0/round-1" if results["kept_round"]["ours"][0] == 1 else "ours-seed0/round-2"
+    asked = [(folder.path / part / "retained_before.jsonl").read_text() for part in ("few-seed0/round-1", kept)]
+    assert asked[0] == asked[1] != ""
     weights = [
         load_file(folder.path / f"{part}/final/adapter_model.safetensors")
         for part in ("few-seed0/round-1", "ours-seed0/round-2")
@@ -288,6 +298,7 @@ def test_a_judge_that_is_no_better_than_the_policy_stops_the_run_every_time(here
         ("evaluate.num_clips=0", "nothing to measure"),
         ("bootstrap_caption.seeds=[1, 1]", "twice"),
         ("data.source=gallery", "world or folder"),
+        ("retain={adapter_scales: [0.5]}", "scale what the one before"),
         ("variants={other: {seed: 1}}", "systems of its own"),
     ],
 )
