@@ -155,25 +155,41 @@ def obstacle_to_sharing(model: nn.Module, family: str, *, lora_dropout: float = 
 
 def _from_pretrained(model: "Model"):
     """Model and processor of a hub id or folder; a PEFT adapter is merged into its base."""
-    adapter = (Path(model.id) / "adapter_config.json").exists()
-    source = model.id
-    if adapter:
-        from peft import PeftConfig, PeftModel
-
-        source = PeftConfig.from_pretrained(model.id).base_model_name_or_path
     attention = "sdpa" if model.attn_implementation == "flex_attention" else model.attn_implementation
     options = {"dtype": getattr(torch, model.dtype), "attn_implementation": attention}
-    revision = {} if adapter or model.revision is None else {"revision": model.revision}
+    revision = {} if _is_adapter(model.id) or model.revision is None else {"revision": model.revision}
     try:
-        network = AutoModelForImageTextToText.from_pretrained(source, **options, **revision)
-        if adapter:
-            network = PeftModel.from_pretrained(network, model.id).merge_and_unload()
-        has_processor = not adapter or (Path(model.id) / "processor_config.json").exists()
-        processor = AutoProcessor.from_pretrained(model.id if has_processor else source, **revision)
+        network = _merged(model.id, options, revision)
+        source = model.id
+        while _is_adapter(source) and not (Path(source) / "processor_config.json").exists():
+            source = _base_of(source)
+        processor = AutoProcessor.from_pretrained(source, **revision)
     except (OSError, ValueError, KeyError, ImportError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"model.id {model.id!r} cannot be loaded as a captioner: {first_line}") from error
     return network, processor
+
+
+def _is_adapter(source: str) -> bool:
+    return (Path(source) / "adapter_config.json").exists()
+
+
+def _base_of(source: str) -> str:
+    from peft import PeftConfig
+
+    return PeftConfig.from_pretrained(source).base_model_name_or_path
+
+
+def _merged(source: str, options: dict, revision: dict) -> nn.Module:
+    """The network of a hub id or folder. An adapter is merged into what it was trained on, which may be a folder with
+    another adapter."""
+    if not _is_adapter(source):
+        return AutoModelForImageTextToText.from_pretrained(source, **options, **revision)
+    from peft import PeftModel
+
+    network = PeftModel.from_pretrained(_merged(_base_of(source), options, {}), source).merge_and_unload()
+    network.name_or_path = source  # what PEFT names as the base of an adapter that is trained on it
+    return network
 
 
 def _with_lora(model: nn.Module, vision: str, lora, *, adapt_vision: bool) -> nn.Module:

@@ -126,6 +126,30 @@ def test_load_merges_an_adapter_folder(fresh, tmp_path, make_record, make_clip):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_an_adapter_that_was_trained_on_an_adapter_keeps_both(fresh, tmp_path, make_record, make_clip):
+    """Rounds that go on from each other: the second adapter's folder names the first one's as its base."""
+    model, processor = fresh()
+    model.save_pretrained(tmp_path / "0")
+    processor.save_pretrained(tmp_path / "0")
+    trained = None
+    for number in (1, 2):
+        trained = models.load(Model(id=str(tmp_path / str(number - 1)), lora=Lora(r=2)))
+        with torch.no_grad():
+            for name, parameter in trained.model.named_parameters():
+                if "lora_B" in name:
+                    parameter.normal_(std=0.1)
+        trained.model.save_pretrained(tmp_path / str(number))
+    again = models.load(Model(id=str(tmp_path / "2")))
+    batch = rows.collate([rows.encode(trained, make_record(1), make_clip())])
+    mask = batch["target_mask"]
+    with torch.no_grad():
+        expected, found = (one_row.log_probs(captioner, batch)[0][mask] for captioner in (trained, again))
+        trained.model.base_model.disable_adapter_layers()
+        one_less = one_row.log_probs(trained, batch)[0][mask]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert (one_less - expected).abs().max() > 0.01
+
+
 def test_load_builds_a_tiny_family():
     captioner = models.load(Model(init="llava_onevision", vision="full"), texts=["A red circle."] * 3)
     assert captioner.family == "llava_onevision"
