@@ -132,6 +132,9 @@ def _convert_changes(value: Value, hint: Any, path: str, reading: Reading) -> An
         else:
             close = difflib.get_close_matches(name, keys, n=1, cutoff=0.6)
             advice = f" Did you mean '{close[0]}'?" if close else " Write it as train.learning_rate."
+            if name in keys:  # a section
+                inner = next(key for key in keys if key.startswith(f"{name}."))
+                advice = f" It is a section: name its keys, such as {inner}."
             reading.problems.append(f"{entry.where}: '{name}' in '{path}' is no key of a recipe.{advice}")
     return given
 

@@ -71,6 +71,7 @@ CASES = [
     ("contradiction", "algorithm: ALGO\nmodel: {dtype: bfloat16}\ntrain:\n  bf16: true\n", [], ["bad.yaml:4: bf16 is mixed precision"]),
     ("contradiction with a default", "algorithm: ALGO\ndata:\n  fps: 2\n", [], ["bad.yaml:3: give either num_frames or fps"]),
     ("unknown key in a variant", "algorithm: ALGO\nvariants:\n  k1: {num_negative: 1}\n", [], ["bad.yaml:3: 'num_negative' in 'variants.k1'", "'num_negatives'"]),
+    ("section in a variant", "algorithm: ALGO\nvariants:\n  k1: {retain: {}}\n", [], ["bad.yaml:3: 'retain' in 'variants.k1'", "a section", "retain.probes"]),
     ("wrong type in a variant", "algorithm: ALGO\nvariants:\n  k1: {num_negatives: few}\n", [], ["bad.yaml:3:", "`few`", "a whole number"]),
     ("variant that is no section", "algorithm: ALGO\nvariants: {k1: 3}\n", [], ["bad.yaml:2: 'variants.k1' is `3`", "a section"]),
     ("LoRA on vision without LoRA", "algorithm: ALGO\nmodel: {vision: lora}\n", [], ["bad.yaml:2: lora needs model.lora"]),
