@@ -42,7 +42,7 @@ def compared(
         for number in steps:
             progress.stage(f"{title}: drawing in {number} steps", len(measure.prompts))
             at = replace(measure, sampled=Sampled(number, usual.guidance_scale))
-            rows, pictures = _drawn(session, at, name, progress)
+            rows, pictures = drawn(session, at, name, progress)
             if many is None:
                 many = pictures
             for row, one, other in zip(rows, pictures, many, strict=True):
@@ -57,8 +57,8 @@ def distance(one: Pixels, other: Pixels) -> float:
     return float(np.mean([np.sqrt(np.mean(((a / 255.0) - (b / 255.0)) ** 2)) for a, b in pairs]))
 
 
-def _drawn(session: Session, measure: Measure, name: str, progress: Progress) -> tuple[list[dict], list[Pixels]]:
-    """Rows and pictures of every prompt."""
+def drawn(session: Session, measure: Measure, name: str, progress: Progress) -> tuple[list[dict], list[Pixels]]:
+    """Rows and frames of every prompt of `measure`, by the weights `name`; the processes of the run share them."""
 
     def seen(numbers: Sequence[int]) -> list[tuple[dict, Pixels]]:
         found = []

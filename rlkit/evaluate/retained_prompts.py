@@ -6,19 +6,17 @@ noise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlkit.errors import DataError
-from rlkit.evaluate.by_steps import distance
+from rlkit.evaluate.by_steps import Pixels, distance, drawn
 from rlkit.evaluate.generator import Measure, Sampled, at_scale
 from rlkit.evaluate.retained import compared
-from rlkit.generators.pixels import frames
 from rlkit.generators.prompts import lines_of
 from rlkit.recipe import Recipe
-from rlkit.running import ranks
 from rlkit.running.progress import Progress
 
 if TYPE_CHECKING:
@@ -46,28 +44,17 @@ def retained(
         raise DataError(f"{path}: retain.probes has no prompts; expected one on each line.")
     measure = Measure(prompts, session.rewards, session.held_out, session.embeddings, session.recipe)
 
-    def drawn(title: str, name: str) -> tuple[list[Row], list[Any]]:
+    def of(title: str) -> tuple[list[Row], list[Pixels]]:
         progress.stage(f"{title}: drawing {len(prompts)} prompts to keep", len(prompts))
-        of_system = replace(measure, sampled=sampled.get(title))
+        return drawn(session, replace(measure, sampled=sampled.get(title)), systems[title], progress)
 
-        def seen(numbers: Sequence[int]) -> list[tuple[Row, Any]]:
-            found = []
-            for number in numbers:
-                row, pictures = of_system.of_prompt(session.generator, name, number, ratio=False)
-                found.append((row, frames(pictures)))
-                progress.advance()
-            return found
-
-        found = ranks.spread(seen, list(range(len(prompts))))
-        return [row for row, _ in found], [pictures for _, pictures in found]
-
-    rows, start = drawn(before, systems[before])
+    rows, start = of(before)
     rows = [row | {"drift": 0.0} for row in rows]
     found = {}
     first, *others = settings.adapter_scales
     for scale in (first, *others):
         with at_scale(session.generator, systems[after], scale / first):
-            now, pictures = drawn(after, systems[after])
+            now, pictures = of(after)
         now = [row | {"drift": distance(a, b)} for row, a, b in zip(now, pictures, start, strict=True)]
         found[after if scale == first else f"{after} x{scale:g}"] = compared(rows, now)
     return found
