@@ -54,7 +54,8 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
     if ranks.count() > 1:
         raise ModelError("algorithm: rewriter runs in one process; launch it without several.")
     stages = list(recipe.rewriter.steps)
-    with Progress(folder.path.name, stages=2 * len(stages) + 1 + ("dpo" in stages)) as progress:
+    gated = bool(recipe.evaluate.held_out_rewards) and recipe.sampling.gate != "off" and stages != ["sft"]
+    with Progress(folder.path.name, stages=2 * len(stages) + 1 + ("dpo" in stages) + gated) as progress:
         tracker = open_tracker(recipe.train.report_to, folder, name=folder.path.name, config={}, progress=progress)
         prompts, judge = read(recipe), open_judge(recipe)
         start = _start(recipe, folder, prompts)
