@@ -218,7 +218,7 @@ def _decode(item: Captioned, reader: Reader) -> None:
     reader.clip(item.media, item.start, item.end)
 
 
-class Some(Sequence):
+class Subset(Sequence):
     """Those rows of a sequence that stand at `places`."""
 
     def __init__(self, rows: Sequence[dict[str, Any]], places: Sequence[int]) -> None:
@@ -231,7 +231,7 @@ class Some(Sequence):
         return self.rows[int(self.places[index])]
 
 
-class Captions(Some):
+class Captions(Subset):
     """Lines of a folder, whose captions are taken for true."""
 
     def __getitem__(self, index: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from rlkit.caption import generate, pairs
 from rlkit.caption.clips import FEW, Clips, Reader, world_held_out
 from rlkit.caption.judges import Judge, Row, answered, shown_to
 from rlkit.errors import GateError
+from rlkit.gates import figure, settle
 from rlkit.models import Captioner
 from rlkit.recipe import Recipe
 from rlkit.running import ranks
@@ -45,15 +46,10 @@ class Gate:
 
     def sentence(self) -> str:
         """Both figures, and what they mean."""
-
-        def told(one: agreement.Interval) -> str:
-            return f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})"
-
         return (
-            f"the best of {self.num_samples} samples by the judge is worth {told(self.best_by_judge)}, the greedy "
-            f"caption {told(self.greedy)}, difference {self.gain.value:+.3f} ({self.gain.low:+.3f} to "
-            f"{self.gain.high:+.3f}), the best by the truth {told(self.best_by_truth)}, on {self.num_clips} labelled "
-            "clips"
+            f"the best of {self.num_samples} samples by the judge is worth {figure(self.best_by_judge)}, the greedy "
+            f"caption {figure(self.greedy)}, difference {figure(self.gain, '+')}, the best by the truth "
+            f"{figure(self.best_by_truth)}, on {self.num_clips} labelled clips"
         )
 
 
@@ -124,14 +120,7 @@ def check(
     if not applies(recipe):
         return
     result = gate(captioner, judge, found, recipe, question, progress)
-    folder.write_json("gate.json", {"open": result.open, "judge": recipe.sampling.judge, "told": result.sentence()})
-    if result.open:
-        progress.note(f"judge gate open: {result.sentence()}")
-        return
-    message = f"judge gate closed: {result.sentence()}. {_advice(result)}"
-    if recipe.sampling.gate == "stop":
-        raise GateError(f"sampling.judge {recipe.sampling.judge}: {message}, or sampling.gate=warn to go on")
-    progress.note(message)
+    settle("judge", recipe.sampling.judge, result, _advice(result), recipe, folder, progress)
 
 
 def _advice(result: Gate) -> str:

@@ -57,10 +57,6 @@ class Evaluation:
             return
         self.systems[name] = [by_id[one] for one in wanted]
 
-    def before(self, name: str, captioner: Captioner, folder: RunFolder) -> None:
-        """Before a system's training: what its start knows, where the recipe says `retain`."""
-        self.retained.before(name, captioner, folder)
-
     def add(
         self,
         name: str,

@@ -13,12 +13,9 @@ import numpy as np
 
 from reward_models import agreement
 from reward_models.agreement import Interval
-from rlkit.errors import GateError
+from rlkit.gates import FILE, figure
 from rlkit.recipe import Recipe
 from rlkit.running.folder import RunFolder
-from rlkit.running.progress import Progress
-
-FILE = "gate.json"
 
 
 @dataclass(frozen=True)
@@ -39,29 +36,21 @@ class Gate:
 
     def sentence(self) -> str:
         """All figures."""
-
-        def told(one: Interval, sign: str = "") -> str:
-            return f"{one.value:{sign}.3f} ({one.low:{sign}.3f} to {one.high:{sign}.3f})"
-
         return (
-            f"{self.about}; by the held-out judge the choice is worth {told(self.chosen)}, the rest with it "
-            f"{told(self.plain)}, difference {told(self.gain, '+')}"
+            f"{self.about}; by the held-out judge the choice is worth {figure(self.chosen)}, the rest with it "
+            f"{figure(self.plain)}, difference {figure(self.gain, '+')}"
         )
 
 
 def of_samples(held_out: Sequence[float], chosen: Sequence[bool], prompts: Sequence[str], about: str) -> Gate:
     """Some samples chosen from all: `held_out` [samples] of each, NaN where it has no score."""
+
+    def mean(values: np.ndarray) -> float:
+        return float(np.nanmean(values)) if np.isfinite(values).any() else np.nan
+
+    statistics = (lambda v, _: mean(v), lambda v, m: mean(v[m]), lambda v, m: mean(v[m]) - mean(v))
     values, mask = np.asarray(held_out, float), np.asarray(chosen, bool)
-
-    def mean_of(which):
-        return lambda v, m: float(np.nanmean(v[which(m)])) if np.isfinite(v[which(m)]).any() else np.nan
-
-    every, best = mean_of(np.ones_like), mean_of(lambda m: m)
-    found = [
-        agreement.bootstrap_by_prompt(one, prompts, values, mask)
-        for one in (every, best, lambda v, m: best(v, m) - every(v, m))
-    ]
-    return Gate(*found, about)
+    return Gate(*(agreement.bootstrap_by_prompt(one, prompts, values, mask) for one in statistics), about)
 
 
 def of_prompts(plain: Sequence[float], best: Sequence[float], prompts: Sequence[str], about: str) -> Gate:
@@ -74,19 +63,6 @@ def of_prompts(plain: Sequence[float], best: Sequence[float], prompts: Sequence[
         for one in (both[:, 0], both[:, 1], both[:, 1] - both[:, 0])
     ]
     return Gate(*found, about)
-
-
-def settle(gate: Gate, recipe: Recipe, folder: RunFolder, progress: Progress, advice: str) -> None:
-    """Write gate.json and go on, or raise GateError where the gate is closed and `sampling.gate` is stop."""
-    if folder.main:
-        folder.write_json(FILE, {"open": gate.open, "told": gate.sentence()})
-    if gate.open:
-        progress.note(f"reward gate open: {gate.sentence()}")
-        return
-    message = f"reward gate closed: {gate.sentence()}. {advice}"
-    if recipe.sampling.gate == "stop":
-        raise GateError(f"{message}, or sampling.gate=warn to go on")
-    progress.note(message)
 
 
 def due(recipe: Recipe, folder: RunFolder) -> bool:

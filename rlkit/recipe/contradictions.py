@@ -10,27 +10,8 @@ from rlkit.recipe.schema import Recipe
 
 def contradictions(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Each contradiction of a recipe: (dotted key to blame, sentence)."""
-    model, data, train = recipe.model, recipe.data, recipe.train
-    if model.id is not None and model.init is not None:
-        yield "model.init", "give either model.id or model.init: the first loads weights, the second makes fresh ones"
-    if model.tower is not None and model.init is None:
-        yield "model.tower", "a loaded model has its own tower; remove it, or give model.init instead of model.id"
-    if model.dtype != "float32" and train.bf16:
-        yield (
-            "train.bf16",
-            f"bf16 is mixed precision over float32 weights, but model.dtype is {model.dtype}; drop one of the two",
-        )
-    if model.lora is not None and model.lora.lora_dropout > 0 and model.sharing == "on":
-        yield (
-            "model.lora.lora_dropout",
-            "the answers of a shared row would get one dropout mask; set it to 0 or model.sharing to off",
-        )
-    if model.vision == "lora" and model.lora is None:
-        yield "model.vision", "lora needs model.lora; add `lora: {}` for the defaults, or set vision to frozen or full"
-    if model.vision == "full" and model.lora is not None:
-        yield "model.vision", "full beside model.lora; set vision to lora to adapt the tower too, or to frozen"
-    if model.attn_implementation == "flash_attention_2" and model.sharing == "on":
-        yield "model.sharing", "flash_attention_2 cannot share rows; use sdpa, or flex_attention on CUDA"
+    data = recipe.data
+    yield from _of_model(recipe)
     if data.num_frames is not None and data.fps is not None:
         yield "data.fps", "give either num_frames or fps; to use fps write num_frames: null"
     if data.num_frames is None and data.fps is None:
@@ -73,6 +54,31 @@ def contradictions(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "loss.types", "all weights are 0, so nothing would be learnt; give one of them a weight above 0"
     if not recipe.loss.types:
         yield "loss.types", "no loss is named; write for example `types: {sigmoid: 1.0}`"
+
+
+def _of_model(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """What a model cannot be, or cannot be trained as."""
+    model, train = recipe.model, recipe.train
+    if model.id is not None and model.init is not None:
+        yield "model.init", "give either model.id or model.init: the first loads weights, the second makes fresh ones"
+    if model.tower is not None and model.init is None:
+        yield "model.tower", "a loaded model has its own tower; remove it, or give model.init instead of model.id"
+    if model.dtype != "float32" and train.bf16:
+        yield (
+            "train.bf16",
+            f"bf16 is mixed precision over float32 weights, but model.dtype is {model.dtype}; drop one of the two",
+        )
+    if model.lora is not None and model.lora.lora_dropout > 0 and model.sharing == "on":
+        yield (
+            "model.lora.lora_dropout",
+            "the answers of a shared row would get one dropout mask; set it to 0 or model.sharing to off",
+        )
+    if model.vision == "lora" and model.lora is None:
+        yield "model.vision", "lora needs model.lora; add `lora: {}` for the defaults, or set vision to frozen or full"
+    if model.vision == "full" and model.lora is not None:
+        yield "model.vision", "full beside model.lora; set vision to lora to adapt the tower too, or to frozen"
+    if model.attn_implementation == "flash_attention_2" and model.sharing == "on":
+        yield "model.sharing", "flash_attention_2 cannot share rows; use sdpa, or flex_attention on CUDA"
 
 
 CAPTIONERS = ("sft", "dpo", "grpo", "bootstrap_caption")

@@ -221,7 +221,8 @@ class Sampling:
     """Least difference of the judge's scores between the chosen sample and a rejected one, in the judge's own unit: the
     world's scores lie in [0, 1], a trained judge's are logits, likelihoods are in nats."""
     gate: Literal["off", "warn", "stop"] = "stop"
-    """What to do with a judge whose best sample does not beat the model's greedy caption on labelled held-out clips."""
+    """What to do with a judge whose best sample does not beat the model's greedy caption on labelled held-out clips,
+    and with rewards of bootstrap and rewriter whose choice a held-out judge likes no better."""
     gate_clips: Count = 400
     """Labelled clips of the gate; with 400, a gain of about 0.02 opens it."""
 

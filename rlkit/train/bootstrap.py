@@ -26,6 +26,7 @@ from typing import Any
 
 from PIL import Image
 
+from rlkit import gates
 from rlkit.bootstrap.ledger import lineage as lineage_of
 from rlkit.bootstrap.ledger import write_table
 from rlkit.bootstrap.rounds import Course, go_on
@@ -119,9 +120,9 @@ def pass_gate(loop: Loop, first: Round, folder: RunFolder) -> None:
     held_out = start.held_out.total(start.held_out(prompts, pictures)).tolist()
     about = f"{len(first.kept)} of {len(first.rows)} samples of the first round chosen by the rewards"
     chosen = [one.kept for one in first.decisions]
-    gate = reward_gate.of_samples(held_out, chosen, [f"{at}" for at in range(len(prompts))], about)
+    gate = reward_gate.of_samples(held_out, chosen, prompts, about)
     advice = "Give rewards that see what you want, more samples (bootstrap.num_samples), or a larger likeness_weight"
-    reward_gate.settle(gate, start.recipe, folder, loop.progress, advice)
+    gates.settle("reward", " + ".join(start.rewards.names), gate, advice, start.recipe, folder, loop.progress)
 
 
 def one_system(loop: Loop, name: str, first: Round, folder: RunFolder, tracker: Tracker) -> System:

@@ -106,7 +106,7 @@ def one_seed(
 def start_of(evaluation: Evaluation, loop: Loop, folder: RunFolder) -> None:
     """What the captioner knew before any round, where the recipe says `retain`."""
     if loop.start.recipe.retain is not None and not (folder.path / BEFORE).is_file():
-        evaluation.before(FEW, loop.fresh(None), folder)
+        evaluation.retained.before(FEW, loop.fresh(None), folder)
 
 
 def one_system(loop: Loop, name: str, first: Round, folder: RunFolder, tracker: Tracker) -> Course[Round]:

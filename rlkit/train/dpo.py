@@ -66,7 +66,7 @@ def one_system(
         kept_wrong = reference_log_probs(captioner, wrong, recipe, folder, shards, "wrong clip", progress)
     guard = Guard(captioner, evaluation, recipe, folder, tracker, progress)
     guard.self_test(examples)
-    evaluation.before(name, captioner, folder)
+    evaluation.retained.before(name, captioner, folder)
     seconds = trainer.train(
         captioner,
         preference(recipe.loss, kept, wrong, kept_wrong),

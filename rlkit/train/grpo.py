@@ -63,7 +63,7 @@ def one_system(
     examples = training_examples(captioner, Questions(found.train, question), found.reader, recipe)
     guard = PolicyGuard(captioner, evaluation, recipe, folder, tracker, progress)
     guard.self_test(examples)
-    evaluation.before(name, captioner, folder)
+    evaluation.retained.before(name, captioner, folder)
     seconds = trainer.train(
         captioner,
         policy_loss(recipe),

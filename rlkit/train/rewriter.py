@@ -25,6 +25,7 @@ import numpy as np
 from data_synth.errors import DataError as Unreadable
 from data_synth.jsonl import read_lines
 from data_synth.world import short_prompts
+from rlkit import gates
 from rlkit.errors import DataError, ModelError
 from rlkit.evaluate import intervals
 from rlkit.evaluate.generator import diversity, shown_as
@@ -81,7 +82,8 @@ def pass_gate(
     source: Path | str, prompts: Prompts, judge: Judge, recipe: Recipe, folder: RunFolder, progress: Progress
 ) -> None:
     """The best of several rewrites by the rewards has to please the held-out judge more than the greedy one, on short
-    prompts that nothing is trained on by pairs. Raises GateError where it does not and sampling.gate is stop."""
+    prompts from the end of the list, of which no pairs are made where there are enough. Raises GateError where it
+    does not and sampling.gate is stop."""
     settings = recipe.rewriter
     shorts = prompts.train[-GATE_PROMPTS:]
     if not len(judge.held_out) or not reward_gate.due(recipe, folder):
@@ -110,7 +112,7 @@ def pass_gate(
     about = f"the best of {count} rewrites of {len(shorts)} short prompts against the greedy one"
     gate = reward_gate.of_prompts(values[: len(shorts)], values[len(shorts) :], shorts, about)
     advice = "Raise rewriter.num_pictures or num_rewrites, or give rewards that see what the held-out judge sees"
-    reward_gate.settle(gate, recipe, folder, progress, advice)
+    gates.settle("reward", " + ".join(judge.rewards.names), gate, advice, recipe, folder, progress)
 
 
 def _publish(

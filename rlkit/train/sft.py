@@ -45,7 +45,7 @@ def one_system(
     )
     examples = training_examples(captioner, Captions(found.train, recipe), found.reader, recipe)
     stage = f"{name}: training on {len(examples):,} captions"
-    evaluation.before(name, captioner, folder)
+    evaluation.retained.before(name, captioner, folder)
     old = retain.replay(captioner, found, recipe)
     seconds = trainer.train(
         captioner, trainer.nll, recipe, examples, folder, tracker, progress, stage=stage, replay=old

@@ -8,7 +8,7 @@ from data_synth.records import make_record
 from data_synth.world.captions import PROMPTS
 from data_synth.world.clips import events_of
 from rlkit.caption import judge_gate, judges
-from rlkit.caption.clips import Clips, Reader, Some
+from rlkit.caption.clips import Clips, Reader, Subset
 from rlkit.caption.judges import Judge, Row
 from rlkit.errors import DataError
 from rlkit.recipe import Recipe
@@ -75,7 +75,7 @@ def prepare(recipe: Recipe, found: Clips, progress: Progress) -> Start:
     """Sort the clips and load the judges. Raises DataError where there is no corrected caption or no other clip."""
     labelled = [bool(row.get("true_caption")) for row in found.train]
     originals = [found.train[at] for at, known in enumerate(labelled) if known]
-    unlabelled = Some(found.train, [at for at, known in enumerate(labelled) if not known])
+    unlabelled = Subset(found.train, [at for at, known in enumerate(labelled) if not known])
     if not originals or not len(unlabelled):
         raise DataError(
             f"there are {len(originals)} clips with a corrected caption and {len(unlabelled)} without, expected "
@@ -83,8 +83,8 @@ def prepare(recipe: Recipe, found: Clips, progress: Progress) -> Start:
         )
     if recipe.data.source == "folder":  # every other held-out clip watches the loop, the rest measure it
         places = range(len(found.held_out))
-        watching = replace(found, held_out=Some(found.held_out, places[::2]))
-        found = replace(found, held_out=Some(found.held_out, places[1::2]))
+        watching = replace(found, held_out=Subset(found.held_out, places[::2]))
+        found = replace(found, held_out=Subset(found.held_out, places[1::2]))
     else:
         watching = found
     watched, reader = judge_gate.labelled(watching, recipe, progress)

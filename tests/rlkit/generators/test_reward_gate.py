@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from rlkit import gates
 from rlkit.errors import GateError
 from rlkit.generators import reward_gate
 from rlkit.recipe import Recipe, Sampling
@@ -37,7 +38,7 @@ def test_a_choice_that_the_held_out_judge_likes_opens_the_gate(folder):
     assert gate.open and gate.gain.value == pytest.approx(values[chosen].mean() - values.mean())
     assert gate.plain.value == pytest.approx(values.mean())
     said = Said()
-    reward_gate.settle(gate, Recipe(algorithm="bootstrap"), folder, said, "")
+    gates.settle("reward", "redness", gate, "", Recipe(algorithm="bootstrap"), folder, said)
     assert said.notes[0].startswith("reward gate open: 20 of 200; by the held-out judge")
     assert not reward_gate.due(Recipe(algorithm="bootstrap"), folder)
 
@@ -47,11 +48,11 @@ def test_a_blind_one_does_not_in_19_of_20_cases(folder):
     assert sum(shut) >= 36
     gate = reward_gate.of_samples(*samples(-1.0), "20 of 200")
     with pytest.raises(GateError, match=r"reward gate closed.*difference -.*Do better, or sampling.gate=warn"):
-        reward_gate.settle(gate, Recipe(algorithm="bootstrap"), folder, Said(), "Do better")
+        gates.settle("reward", "redness", gate, "Do better", Recipe(algorithm="bootstrap"), folder, Said())
     assert reward_gate.due(Recipe(algorithm="bootstrap"), folder)  # asked again when the run is launched again
     warn = Recipe(algorithm="bootstrap", sampling=Sampling(gate="warn"))
     said = Said()
-    reward_gate.settle(gate, warn, folder, said, "Do better")
+    gates.settle("reward", "redness", gate, "Do better", warn, folder, said)
     assert "closed" in said.notes[0] and not reward_gate.due(warn, folder)
     assert not reward_gate.due(Recipe(algorithm="bootstrap", sampling=Sampling(gate="off")), folder)
 
