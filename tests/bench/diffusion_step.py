@@ -5,11 +5,13 @@ clipping, AdamW), against its passes alone: policy and reference on chosen and r
 The reference is the denoiser without its adapter. Caches are full, as after the first pass over the data.
 nft: a whole epoch of `algorithm: nft` (rollout, decoding, reward, advantages, a training step, `old` and `ema`),
 against the sampler's passes, the three forward passes of training (policy, old, reference) and the backward one.
-memory: resident set after the first steps and after many more of both; growth is what steps leave behind.
+memory: resident set (on a GPU: what torch allocated) after the first steps and after many more of both; growth is what
+steps leave behind.
 
-Wall time is of a machine that may be shared; `ratio_cpu_time` is of the same steps in processor time.
+Wall time is of a machine that may be shared; `ratio_cpu_time` is of the same steps in processor time. A GPU is used
+where there is one; --width 1536 --layers 24 --resolution 64 has the denoiser of Stable Diffusion 3 medium at 512 x 512.
 
-    python tests/bench/diffusion_step.py [--repetitions 5] [--threads 1] [--width 128] [--layers 3]
+    python tests/bench/diffusion_step.py [--repetitions 5] [--threads 1] [--width 128] [--layers 3] [--resolution 32]
 """
 
 import argparse
@@ -33,6 +35,7 @@ from rlkit.models import sampling, tiny_pipelines
 from rlkit.models.generator import OLD, REFERENCE
 from rlkit.recipe.file import load
 from rlkit.run import run as launch
+from rlkit.running import ranks
 from rlkit.running.folder import RunFolder
 from rlkit.train import diffusion_dpo, nft
 
@@ -47,24 +50,32 @@ PAIRS = """\
 algorithm: pairs_image
 model: {{id: {folder}/flow}}
 rewards: [saturation]
-generation: {{num_inference_steps: 1, num_generations: 2, resolution: 32}}
+generation: {{num_inference_steps: 1, num_generations: 2, resolution: {resolution}}}
 image_pairs: {{num_groups: 16}}
 out: {folder}/pairs
 """
-DPO = "algorithm: diffusion_dpo\ndata: {{source: pairs, pairs: {folder}/pairs}}\n" + SHARED
-NFT = "algorithm: nft\ndata: {{num_clips: 16}}\ngeneration: {{num_inference_steps: 4, num_generations: 4}}\n" + SHARED
+DPO = """\
+algorithm: diffusion_dpo
+data: {{source: pairs, pairs: {folder}/pairs}}
+generation: {{resolution: {resolution}}}
+"""
+NFT = """\
+algorithm: nft
+data: {{num_clips: 16}}
+generation: {{num_inference_steps: 4, num_generations: 4, resolution: {resolution}}}
+"""
 
 
-def recipe_of(text: str, folder: Path, size: int):
+def recipe_of(text: str, folder: Path, size: int, resolution: int):
     """The recipe, through its file."""
     path = folder / "bench.yaml"
-    path.write_text(text.format(folder=folder, size=size))
+    path.write_text((text + SHARED).format(folder=folder, size=size, resolution=resolution))
     return load(path)
 
 
-def dpo_steps(folder: Path, size: int):
+def dpo_steps(folder: Path, size: int, resolution: int):
     """(our step, the bare passes), functions without arguments."""
-    recipe = recipe_of(DPO, folder, size)
+    recipe = recipe_of(DPO, folder, size, resolution)
     generator = diffusion_dpo.start(recipe)
     session = sessions.open_session(recipe, generator)
     algorithm = diffusion_dpo.Dpo(session, RunFolder(folder / "run"))
@@ -90,9 +101,9 @@ def dpo_steps(folder: Path, size: int):
     return ours, bare
 
 
-def nft_steps(folder: Path, size: int):
+def nft_steps(folder: Path, size: int, resolution: int):
     """(our epoch, the bare passes)."""
-    recipe = recipe_of(NFT, folder, size)
+    recipe = recipe_of(NFT, folder, size, resolution)
     generator = nft.start(recipe)
     session = sessions.open_session(recipe, generator)
     algorithm = nft.Nft(session)
@@ -100,9 +111,11 @@ def nft_steps(folder: Path, size: int):
     session.embeddings(session.prompts.train)  # as after the first pass over the prompts
     prompts = session.prompts.train[: size // 4]
     text = session.embeddings([one for one in prompts for _ in range(4)])
-    noise = torch.randn((size, 3, 32, 32), generator=torch.Generator().manual_seed(0))
+    noise = torch.randn((size, 3, resolution, resolution), generator=torch.Generator().manual_seed(0)).to(
+        ranks.device()
+    )
     scheduler, _ = sampling.schedule(generator, recipe.generation.num_inference_steps, tuple(noise.shape[1:]))
-    levels, times = scheduler.sigmas, scheduler.timesteps
+    levels, times = scheduler.sigmas.to(noise.device), scheduler.timesteps.to(noise.device)
 
     def ours() -> None:
         loop.take(algorithm.losses(loop.step))
@@ -137,6 +150,8 @@ def timed(ours, bare, repetitions: int) -> dict[str, float]:
             gc.collect()
             began, began_cpu = time.perf_counter(), time.process_time()
             step()
+            if not ranks.on_cpu():
+                torch.cuda.synchronize()
             found[name].append(time.perf_counter() - began)
             found[f"{name}_cpu"].append(time.process_time() - began_cpu)
     return {name: statistics.median(values) for name, values in found.items()}
@@ -161,7 +176,9 @@ def sentence(one: dict[str, object]) -> str:
 
 
 def resident_mib() -> float:
-    """What this process holds in memory now."""
+    """What this process holds in memory now, on the GPU where one is used."""
+    if not ranks.on_cpu():
+        return torch.cuda.memory_allocated() / 2**20
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) / 1024
 
@@ -174,6 +191,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--size", type=int, default=8, help="pairs, and pictures of a rollout, per step")
+    parser.add_argument("--resolution", type=int, default=32)
     parser.add_argument("--memory-steps", type=int, default=20)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -181,11 +199,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made:
         folder, size = Path(made), arguments.size
         texts = [pictures.prompt(one) for one in pictures.descriptions()]
-        pipe = tiny_pipelines.flow_default(texts, patch_size=2, width=arguments.width, layers=arguments.layers)
+        shape = {"size": arguments.resolution, "width": arguments.width, "layers": arguments.layers}
+        pipe = tiny_pipelines.flow_default(texts, patch_size=2, **shape)
         pipe.save_pretrained(folder / "flow")
-        (folder / "pairs.yaml").write_text(PAIRS.format(folder=folder))
+        (folder / "pairs.yaml").write_text(PAIRS.format(folder=folder, resolution=arguments.resolution))
         launch(folder / "pairs.yaml")
-        dpo, epoch = dpo_steps(folder, size), nft_steps(folder, size)
+        dpo, epoch = (make(folder, size, arguments.resolution) for make in (dpo_steps, nft_steps))
         cases = []
         for name, steps, limit in (("dpo step", dpo, 1.05), ("nft epoch", epoch, 1.1)):
             cases.append(case(name, timed(*steps, arguments.repetitions), limit))
@@ -196,7 +215,8 @@ def main() -> None:
         last = resident_mib()
         cases.append({"case": "memory", "steps": arguments.memory_steps, "first_mib": round(first, 1),
                       "last_mib": round(last, 1), "growth_mib": round(last - first, 1)})  # fmt: skip
-    print(json.dumps({"bench": "diffusion_step", "cases": cases}))
+    device = "cpu" if ranks.on_cpu() else torch.cuda.get_device_name()
+    print(json.dumps({"bench": "diffusion_step", "device": device, "cases": cases}))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,10 @@ Both must give the same numbers to 1e-5. `draw`: eight captions of 64 tokens by 
 repeated, against num_return_sequences. Pictures that go through the tower are counted on both sides; ours keeps what
 the tower saw, so that a whole step (draw, old, reference, policy) takes one.
 
-    python tests/bench/grpo_step.py [--repetitions 5] [--threads 1]
+On a GPU (`--device cuda`) seconds are of the clock; `--size 3b` has Qwen2.5-VL-3B's shapes with random weights, in bf16
+on both sides, whose log-probs then agree to bf16's rounding only.
+
+    python tests/bench/grpo_step.py [--repetitions 5] [--threads 1] [--device cuda --size 3b]
 """
 
 import argparse
@@ -23,7 +26,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("ACCELERATE_LOG_LEVEL", "error")
 
 import torch
-from dpo_step import Setup, picture, record, save_model
+from dpo_step import Setup, picture, record, save_3b, save_model
 from transformers import logging
 
 from rlkit.caption import generate, one_row, rows
@@ -77,7 +80,7 @@ def trl_side(setup: Setup, example: rows.Example):
 
     arguments = GRPOConfig(
         output_dir=str(setup.folder / "trl"), per_device_train_batch_size=GROUP, num_generations=GROUP, report_to=[],
-        gradient_checkpointing=False, bf16=False, use_cpu=True, max_completion_length=TOKENS,
+        gradient_checkpointing=False, bf16=False, use_cpu=setup.device == "cpu", max_completion_length=TOKENS,
     )  # fmt: skip
     model, processor = setup.load()
     for parameter in model.model.visual.parameters():
@@ -89,19 +92,20 @@ def trl_side(setup: Setup, example: rows.Example):
     )  # fmt: skip
     tower = Tower(model)
     longest = max(len(answer) for answer in example.answers)
+    shown = {name: tensor.to(setup.device) for name, tensor in example.prompt.items()}
     prompt, pad = example.prompt["input_ids"][0], processor.tokenizer.pad_token_id
     ids = torch.full((GROUP, len(prompt) + longest), pad)
     mask = torch.zeros_like(ids)
     for row, answer in enumerate(example.answers):
         ids[row, : len(prompt) + len(answer)] = torch.cat([prompt, answer])
         mask[row, : len(prompt) + len(answer)] = 1
+    ids, mask = ids.to(setup.device), mask.to(setup.device)
+    kinds = torch.nn.functional.pad(shown["mm_token_type_ids"], (0, longest))
     given = {
-        "pixel_values": example.prompt["pixel_values"].repeat(GROUP, 1),
-        "image_grid_thw": example.prompt["image_grid_thw"].repeat(GROUP, 1),
+        "pixel_values": shown["pixel_values"].repeat(GROUP, 1),
+        "image_grid_thw": shown["image_grid_thw"].repeat(GROUP, 1),
         "num_images": [1] * GROUP,
-        "mm_token_type_ids": torch.nn.functional.pad(example.prompt["mm_token_type_ids"], (0, longest)).repeat(
-            GROUP, 1
-        ),
+        "mm_token_type_ids": kinds.repeat(GROUP, 1),
     }
 
     def log_probs(entropy: bool):
@@ -121,7 +125,7 @@ def trl_side(setup: Setup, example: rows.Example):
     @torch.no_grad()
     def draw():
         torch.manual_seed(0)
-        inputs = dict(example.prompt)
+        inputs = dict(shown)
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
         return model.generate(
             **inputs, num_return_sequences=GROUP, do_sample=True, max_new_tokens=TOKENS, top_k=0,
@@ -132,15 +136,23 @@ def trl_side(setup: Setup, example: rows.Example):
     return {"old or reference": still, "policy": policy, "draw": draw}, tower
 
 
-def timed(ours, theirs, repetitions: int) -> tuple[float, float]:
-    """Median CPU seconds of both, alternating: other work on the machine does not count."""
+def clock(device: str) -> float:
+    """CPU seconds, in which other work on the machine does not count; on a GPU the time, once it has finished."""
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def timed(ours, theirs, repetitions: int, device: str) -> tuple[float, float]:
+    """Median seconds of both, alternating."""
     spent = ([], [])
     for _ in range(repetitions):
         for seconds, one in zip(spent, (ours, theirs), strict=True):
             gc.collect()
-            began = time.process_time()
+            began = clock(device)
             one()
-            seconds.append(time.process_time() - began)
+            seconds.append(clock(device) - began)
     return statistics.median(spent[0]), statistics.median(spent[1])
 
 
@@ -149,20 +161,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--size", choices=["tiny", "3b"], default="tiny")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     cases = []
     with tempfile.TemporaryDirectory() as folder:
-        setup = Setup(Path(folder), "cpu", torch.float32)
-        save_model(setup.folder)
+        dtype = torch.bfloat16 if arguments.size == "3b" else torch.float32
+        setup = Setup(Path(folder), arguments.device, dtype)
+        if arguments.size == "3b":
+            save_3b(setup.folder, dtype, arguments.device)
+        else:
+            save_model(setup.folder)
+        bound = 1e-5 if dtype == torch.float32 else 0.5
         ours, example, our_tower = our_side(setup)
         theirs, their_tower = trl_side(setup, example)
         mask = torch.nn.utils.rnn.pad_sequence([torch.ones(len(one)) for one in example.answers], batch_first=True)
         for name in ("old or reference", "policy"):  # also the warm-up
-            worst = float(((ours[name]() - theirs[name]()).abs() * mask).max())
-            if not worst <= 1e-5:
+            worst = float(((ours[name]().cpu() - theirs[name]().cpu()).abs() * mask).max())
+            if not worst <= bound:
                 raise SystemExit(f"{name}: log-probs differ by {worst}; no time means anything.")
             cases.append({"case": name, "largest_difference": worst})
         ours["draw"](), theirs["draw"]()
@@ -170,7 +189,7 @@ def main() -> None:
         cases.append({"case": "draw"})
         for case in cases:
             name = case["case"]
-            ours_s, peer_s = timed(ours[name], theirs[name], arguments.repetitions)
+            ours_s, peer_s = timed(ours[name], theirs[name], arguments.repetitions, arguments.device)
             case |= {"ours_s": round(ours_s, 4), "peer_s": round(peer_s, 4), "ratio": round(peer_s / ours_s, 2)}
             print(f"{name}: ours {ours_s:.3f} s, TRL {peer_s:.3f} s, {case['ratio']:.1f}x", flush=True)
     prompt, answers = example.positions.shape[1], sum(len(one) for one in example.answers)
@@ -179,7 +198,12 @@ def main() -> None:
     )
     told = {"tower_pictures": told, "prompt_tokens": prompt, "answer_tokens": answers}
     told["token_ceiling"] = round((GROUP * prompt + answers) / (prompt + answers), 2)
-    print(json.dumps({"bench": "grpo_step", "clock": "cpu", **told, "cases": cases}))
+    told["device"] = torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu"
+    print(
+        json.dumps(
+            {"bench": "grpo_step", "clock": "cpu" if arguments.device == "cpu" else "wall", **told, "cases": cases}
+        )
+    )
 
 
 if __name__ == "__main__":
