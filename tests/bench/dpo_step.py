@@ -97,6 +97,7 @@ def save_3b(folder: Path, dtype: torch.dtype, device: str) -> None:
     vision = {"hidden_size": 1280, "depth": 32, "num_heads": 16, "intermediate_size": 3420, "out_hidden_size": 2048}
     vision |= {"patch_size": 14, "window_size": 112, "fullatt_block_indexes": [7, 15, 23, 31]}
     text = {**config.text_config.to_dict(), **text, "layer_types": ["full_attention"] * 36}
+    text["initializer_range"] = vision["initializer_range"] = 0.02  # the tiny model's 0.1 is chaos at this size
     text["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}
     whole = {**config.to_dict(), "text_config": text, "vision_config": {**config.vision_config.to_dict(), **vision}}
     with torch.device(device):
