@@ -9,13 +9,11 @@ since the last log, and every process's RNG; all as safetensors and JSON.
 import hashlib
 import json
 import math
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from accelerate.utils import reduce
 from safetensors.torch import load_file, save_file
@@ -24,7 +22,7 @@ from transformers import get_scheduler
 
 from rlkit.models.generator import POLICY, REFERENCE, Generator
 from rlkit.recipe import Recipe
-from rlkit.running import interrupt, ranks, sharding
+from rlkit.running import interrupt, ranks, rng, sharding
 from rlkit.running.folder import RunFolder, write_text
 from rlkit.running.progress import Progress
 from rlkit.running.tracking import Tracker
@@ -186,8 +184,6 @@ class Loop:
         """Write checkpoints/checkpoint-<step> and drop those above save_total_limit."""
         path = folder.checkpoints / f"checkpoint-{self.step}"
         path.mkdir(parents=True, exist_ok=True)
-        tensors, plain = _rng()
-        state: dict[str, Any] = {"rng": plain, "measured": self.measured}
         for name in _names(self.generator):
             weights = {key: one.contiguous() for key, one in self.generator.weights(name).items()}
             if folder.main:
@@ -201,8 +197,7 @@ class Loop:
             told["guard"] = self.guard.state_dict() if self.guard is not None else None
             save_file(found, path / "optimizer.safetensors")
             write_text(path / "state.json", json.dumps(told))
-        save_file(tensors, path / f"rng-{ranks.number()}.safetensors")
-        write_text(path / f"rng-{ranks.number()}.json", json.dumps(state))
+        rng.save(path, {"measured": self.measured})
         ranks.wait()
         folder.checkpoint_complete(self.step, self.settings.save_total_limit)
 
@@ -219,11 +214,9 @@ class Loop:
             self.memory.load_state_dict(told["memory"])
         if self.guard is not None:
             self.guard.load_state_dict(told["guard"])
-        own = path / f"rng-{ranks.number()}.json"
-        if own.is_file():  # else this process is one more than there were
-            state = json.loads(own.read_text(encoding="utf-8"))
-            self.measured = state["measured"]
-            _set_rng(load_file(own.with_suffix(".safetensors")), state["rng"])
+        own = rng.load(path)
+        if own is not None:
+            self.measured = own["measured"]
 
     def _shared(self, state: dict[str, Any]) -> dict[str, Any]:
         """An optimiser's state with what is of a weight's shape shared out as that weight is. Muon's has parts, and
@@ -281,22 +274,3 @@ def unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
         return {key: unpack(one, tensors) for key, one in inner}
     made = [unpack(one, tensors) for one in inner]
     return made if kind == "list" else tuple(made)
-
-
-def _rng() -> tuple[dict[str, Tensor], dict[str, Any]]:
-    kind, keys, position, has_gauss, cached = np.random.get_state()
-    tensors = {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(keys.astype(np.int64))}
-    if torch.cuda.is_available():
-        tensors["cuda"] = torch.cuda.get_rng_state()
-    version, words, gauss = random.getstate()
-    return tensors, {"python": [version, list(words), gauss], "numpy": [kind, position, has_gauss, cached]}
-
-
-def _set_rng(tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
-    torch.set_rng_state(tensors["torch"])
-    if "cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["cuda"])
-    kind, position, has_gauss, cached = plain["numpy"]
-    np.random.set_state((kind, tensors["numpy"].numpy().astype(np.uint32), position, has_gauss, cached))
-    version, words, gauss = plain["python"]
-    random.setstate((version, tuple(words), gauss))

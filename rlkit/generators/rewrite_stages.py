@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
 
 from data_synth.world.short_prompts import Example
 from reward_models.completions import text_of
@@ -24,7 +24,7 @@ from rlkit.running import ranks
 from rlkit.running.folder import RunFolder, write_folder
 from rlkit.running.progress import Progress
 from rlkit.running.tracking import Tracker, write_jsonl
-from rlkit.running.training import MarkCheckpoints, StopWhenAsked, fit, training_arguments
+from rlkit.running.training import MarkCheckpoints, StopWhenAsked, WholeCheckpoints, fit, training_arguments
 
 CHUNK = 16  # prompts whose rewrites are judged between two files: what a kill can lose
 
@@ -51,14 +51,6 @@ class Stage:
     prompts: Prompts
     judge: Judge
     progress: Progress
-
-
-class NoPickles(TrainerCallback):
-    """Removes training_args.bin, a pickle that nothing reads, from checkpoints."""
-
-    def on_save(self, args, state, control, **_: object) -> None:
-        """After a checkpoint was written."""
-        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / "training_args.bin").unlink(missing_ok=True)
 
 
 def train_stage(
@@ -96,17 +88,23 @@ def sft(stage: Stage) -> tuple[Trainer, int]:
     """TRL's trainer on the examples, and how many they are."""
     from trl import SFTConfig, SFTTrainer
 
+    class Whole(WholeCheckpoints, SFTTrainer):
+        """TRL's trainer with our checkpoints."""
+
     instruction, tokenizer = stage.recipe.rewriter.instruction, stage.tokenizer
     rows = [
         {"prompt": ask(tokenizer, instruction, one.prompt), "completion": answer(tokenizer, one.completion)}
         for one in stage.prompts.examples
     ]
-    return _trainer(stage, SFTTrainer, partial(SFTConfig, completion_only_loss=True), rows), len(rows)
+    return _trainer(stage, Whole, partial(SFTConfig, completion_only_loss=True), rows), len(rows)
 
 
 def dpo(stage: Stage) -> tuple[Trainer, int]:
     """TRL's trainer on judged rewrites, and how many pairs they make. Raises DataError where none can be told apart."""
     from trl import DPOConfig, DPOTrainer
+
+    class Whole(WholeCheckpoints, DPOTrainer):
+        """TRL's trainer with our checkpoints."""
 
     settings, types = stage.recipe.rewriter, stage.recipe.loss.types
     rows = list(filter(None, (_pair(stage, row) for row in judged(stage))))
@@ -118,12 +116,15 @@ def dpo(stage: Stage) -> tuple[Trainer, int]:
     make = partial(
         DPOConfig, beta=settings.beta["dpo"], loss_type=list(types), loss_weights=[float(one) for one in types.values()]
     )
-    return _trainer(stage, DPOTrainer, make, rows), len(rows)
+    return _trainer(stage, Whole, make, rows), len(rows)
 
 
 def grpo(stage: Stage) -> tuple[Trainer, int]:
     """TRL's trainer with rewards that draw pictures, and how many short prompts it goes through."""
     from trl import GRPOConfig, GRPOTrainer
+
+    class Whole(WholeCheckpoints, GRPOTrainer):
+        """TRL's trainer with our checkpoints."""
 
     settings, judge = stage.recipe.rewriter, stage.judge
     rows = [{"prompt": ask(stage.tokenizer, settings.instruction, one), "short": one} for one in stage.prompts.train]
@@ -135,7 +136,7 @@ def grpo(stage: Stage) -> tuple[Trainer, int]:
     def reward(prompts, completions, short, **_):
         return [one.total(settings.keep_weight) for one in judge(short, [text_of(one).strip() for one in completions])]
 
-    return _trainer(stage, partial(GRPOTrainer, reward_funcs=reward), make, rows), len(rows)
+    return _trainer(stage, partial(Whole, reward_funcs=reward), make, rows), len(rows)
 
 
 TRAINERS: dict[str, Callable[[Stage], tuple[Trainer, int]]] = {"sft": sft, "dpo": dpo, "grpo": grpo}
@@ -153,7 +154,7 @@ def _trainer(stage: Stage, kind: Callable[..., Trainer], make: Callable, rows: l
         args=training_arguments(stage.recipe, stage.folder, make),
         train_dataset=Dataset.from_list(rows),
         processing_class=stage.tokenizer,
-        callbacks=[NoPickles(), MarkCheckpoints(stage.folder, stage.recipe.train.save_total_limit), StopWhenAsked()],
+        callbacks=[MarkCheckpoints(stage.folder, stage.recipe.train.save_total_limit), StopWhenAsked()],
         peft_config=lora,
     )
 

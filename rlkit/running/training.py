@@ -14,7 +14,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from rlkit.errors import ModelError, RecipeError
 from rlkit.muon import MuonWithAdamW
 from rlkit.recipe import Recipe
-from rlkit.running import interrupt, moments, ranks
+from rlkit.running import interrupt, moments, ranks, rng
 from rlkit.running.folder import RunFolder, write_text
 from rlkit.running.progress import Progress
 from rlkit.running.tracking import Tracker, attach, for_transformers
@@ -37,13 +37,53 @@ class MarkCheckpoints(TrainerCallback):
         self.folder.checkpoint_complete(state.global_step, self.keep)
 
 
-class RecipeTrainer(Trainer):
-    """transformers' loop with metrics of our own beside the loss, and checkpoints that every engine can go on from.
+class WholeCheckpoints(Trainer):
+    """The loop of transformers, and of TRL, with checkpoints that every engine can go on from and that hold no pickle.
 
     A checkpoint holds the weights, the optimiser's state (see moments.py) and the schedule, each whole and once, where
-    transformers would keep what one engine with as many processes can read. `_load_from_checkpoint` must put whole
-    weights into a model that nothing has shared out yet.
+    transformers would keep what one engine with as many processes can read; and each process's random numbers
+    (rng.py). `_load_from_checkpoint` must put whole weights into a model that nothing has shared out yet.
     """
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        moments.save(self.model, self.optimizer.optimizer, Path(output_dir) / MOMENTS)
+        if self.args.should_save:
+            told = {key: one for key, one in self.lr_scheduler.state_dict().items() if not isinstance(one, list)}
+            rate = self.lr_scheduler.get_last_lr()[0]  # one for all groups, of which DeepSpeed drops the empty ones
+            write_text(Path(output_dir) / SCHEDULE, json.dumps(told | {"rate": rate}))
+
+    def _prepare_for_training(self, max_steps, train_dataloader, resume_from_checkpoint):
+        """As the parent's, which reads no checkpoint here."""
+        checkpoint = None if resume_from_checkpoint is None else Path(resume_from_checkpoint)
+        if checkpoint is not None and (self.is_deepspeed_enabled or self.is_fsdp_enabled):
+            self._load_from_checkpoint(str(checkpoint))  # transformers has done it for the others
+        rounded = checkpoint is not None and self.is_deepspeed_enabled and self.args.bf16
+        whole = {name: one.detach().to("cpu", copy=True) for name, one in self.model.named_parameters() if rounded}
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
+        if checkpoint is not None:
+            moments.load(self.model, self.optimizer.optimizer, checkpoint / MOMENTS, whole)
+            told = json.loads((checkpoint / SCHEDULE).read_text(encoding="utf-8"))
+            rates = [told.pop("rate")] * len(self.optimizer.param_groups)
+            self.lr_scheduler.load_state_dict(self.lr_scheduler.state_dict() | told | {"_last_lr": rates})
+            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate  # a schedule sets it at its next step only
+        return prepared
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        rng.save(Path(output_dir))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            rng.load(Path(checkpoint))
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
+
+
+class RecipeTrainer(WholeCheckpoints):
+    """The same with metrics of our own beside the loss."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -73,40 +113,12 @@ class RecipeTrainer(Trainer):
             raise not_finite(self.state.global_step + 1)
         return norm
 
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        moments.save(self.model, self.optimizer.optimizer, Path(output_dir) / MOMENTS)
-        if self.args.should_save:
-            told = {key: one for key, one in self.lr_scheduler.state_dict().items() if not isinstance(one, list)}
-            rate = self.lr_scheduler.get_last_lr()[0]  # one for all groups, of which DeepSpeed drops the empty ones
-            write_text(Path(output_dir) / SCHEDULE, json.dumps(told | {"rate": rate}))
-
-    def _prepare_for_training(self, max_steps, train_dataloader, resume_from_checkpoint):
-        """As the parent's, which reads no checkpoint here."""
-        checkpoint = None if resume_from_checkpoint is None else Path(resume_from_checkpoint)
-        if checkpoint is not None and (self.is_deepspeed_enabled or self.is_fsdp_enabled):
-            self._load_from_checkpoint(str(checkpoint))  # transformers has done it for the others
-        rounded = checkpoint is not None and self.is_deepspeed_enabled and self.args.bf16
-        whole = {name: one.detach().to("cpu", copy=True) for name, one in self.model.named_parameters() if rounded}
-        prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
-        if checkpoint is not None:
-            moments.load(self.model, self.optimizer.optimizer, checkpoint / MOMENTS, whole)
-            told = json.loads((checkpoint / SCHEDULE).read_text(encoding="utf-8"))
-            rates = [told.pop("rate")] * len(self.optimizer.param_groups)
-            self.lr_scheduler.load_state_dict(self.lr_scheduler.state_dict() | told | {"_last_lr": rates})
-            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate  # a schedule sets it at its next step only
-        return prepared
-
     def whole_weights(self) -> dict[str, Tensor]:
         """Of the model, trained or loaded from the last checkpoint: on the main process, the others may have fewer. A
         call of all processes."""
         if self.is_deepspeed_enabled and self.model_wrapped is self.model:  # no step was left to take
             return self.model.state_dict()
         return self.accelerator.get_state_dict(self.model_wrapped)
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        super()._save(output_dir, state_dict)
-        (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
 
 
 def not_finite(step: int, since: str = "") -> ModelError:

@@ -39,6 +39,13 @@ def test_only_safetensors_and_plain_files_are_left_in_final(chain):
     assert names <= {".safetensors", ".json", ".jinja", ".md", ".txt"}
 
 
+def test_checkpoints_hold_no_pickle(chain):
+    files = [path for path in (chain / "runs").glob("*/checkpoints/checkpoint-*/*") if path.is_file()]
+    assert {"moments.safetensors", "schedule.json", "rng-0.safetensors"} <= {path.name for path in files}
+    starts = {path.name: path.read_bytes()[:4] for path in files}
+    assert not {name for name, start in starts.items() if start.startswith((b"PK", b"\x80"))}  # torch.save's, pickle's
+
+
 def test_the_first_step_has_margin_zero_for_policy_equals_reference(chain):
     first = next(line for line in lines(chain / "runs/dpo_caption/metrics.jsonl") if "rewards/margins" in line)
     assert first["step"] == 1

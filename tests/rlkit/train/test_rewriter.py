@@ -68,7 +68,9 @@ def test_stopped_it_ends_with_the_same_bytes_and_measures_every_stage(recipe_fil
     assert len(metrics(whole.path / "grpo")) >= 2 and math.isfinite(metrics(whole.path / "grpo")[0]["loss"])
     judged = [line for path in sorted((whole.path / "dpo").glob("judged-*.jsonl")) for line in path.open()]
     assert len(judged) == 20
-    assert not list(whole.path.rglob("training_args.bin"))
+    kept = {path.name for path in (whole.path / "grpo/checkpoints").glob("checkpoint-*/*")}
+    assert {"moments.safetensors", "schedule.json", "rng-0.safetensors"} <= kept
+    assert not {path for path in whole.path.rglob("*") if path.suffix in (".bin", ".pt", ".pth", ".pkl")}
     card = (whole.path / "final" / "README.md").read_text()
     assert "AutoModelForCausalLM" in card and "SFT, DPO, GRPO" in card and (whole.path / "report.html").is_file()
     tokenizer, model = (one.from_pretrained(whole.final) for one in (AutoTokenizer, AutoModelForCausalLM))
