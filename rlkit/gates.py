@@ -3,11 +3,13 @@
 What is measured is in rlkit/caption/judge_gate.py and rlkit/generators/reward_gate.py.
 """
 
+import json
 from typing import Literal, Protocol
 
 from reward_models.agreement import Interval
 from rlkit.errors import GateError
 from rlkit.recipe import Recipe
+from rlkit.running import ranks
 from rlkit.running.folder import RunFolder
 from rlkit.running.progress import Progress
 
@@ -24,6 +26,17 @@ class Gate(Protocol):
 
     def sentence(self) -> str:
         """The figures, and what they mean."""
+
+
+def passed(recipe: Recipe, folder: RunFolder) -> bool:
+    """Whether there is nothing to measure: no gate is asked for, or an earlier start of this run has passed it. One
+    that was closed and stopped the run is measured again when the run is launched again."""
+    if recipe.sampling.gate == "off":
+        return True
+    path, there = folder.path / FILE, False
+    if folder.main and path.is_file():
+        there = recipe.sampling.gate == "warn" or json.loads(path.read_text(encoding="utf-8"))["open"]
+    return ranks.gathered(there)[0]  # as the main process found it, which alone writes
 
 
 def figure(one: Interval, sign: Literal["", "+"] = "") -> str:

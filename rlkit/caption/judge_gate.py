@@ -16,7 +16,7 @@ from rlkit.caption import generate, pairs
 from rlkit.caption.clips import FEW, Clips, Reader, world_held_out
 from rlkit.caption.judges import Judge, Row, answered, shown_to
 from rlkit.errors import GateError
-from rlkit.gates import figure, settle
+from rlkit.gates import figure, passed, settle
 from rlkit.models import Captioner
 from rlkit.recipe import Recipe
 from rlkit.running import ranks
@@ -117,7 +117,7 @@ def check(
 
     Raises GateError where the judge does not beat the policy and `sampling.gate` is stop.
     """
-    if not applies(recipe):
+    if not applies(recipe) or passed(recipe, folder):
         return
     result = gate(captioner, judge, found, recipe, question, progress)
     settle("judge", recipe.sampling.judge, result, _advice(result), recipe, folder, progress)

@@ -5,7 +5,6 @@ else. So a loop that keeps, or learns from, what its rewards rank first measures
 rlkit/caption/judge_gate.py does for judges of captions, where the truth is known.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,9 +12,7 @@ import numpy as np
 
 from reward_models import agreement
 from reward_models.agreement import Interval
-from rlkit.gates import FILE, figure
-from rlkit.recipe import Recipe
-from rlkit.running.folder import RunFolder
+from rlkit.gates import figure
 
 
 @dataclass(frozen=True)
@@ -63,10 +60,3 @@ def of_prompts(plain: Sequence[float], best: Sequence[float], prompts: Sequence[
         for one in (both[:, 0], both[:, 1], both[:, 1] - both[:, 0])
     ]
     return Gate(*found, about)
-
-
-def due(recipe: Recipe, folder: RunFolder) -> bool:
-    """Whether there is a gate that this run has not passed yet."""
-    path, setting = folder.path / FILE, recipe.sampling.gate
-    passed = path.is_file() and (setting == "warn" or json.loads(path.read_text(encoding="utf-8"))["open"])
-    return setting != "off" and not passed

@@ -113,7 +113,7 @@ def pass_gate(loop: Loop, first: Round, folder: RunFolder) -> None:
     """What the rewards keep of the first round has to please the held-out judge more than its samples do on the whole.
     Raises GateError where it does not and sampling.gate is stop."""
     start = loop.start
-    if not reward_gate.due(start.recipe, folder) or not first.kept:
+    if gates.passed(start.recipe, folder) or not first.kept:
         return
     prompts = [row["prompt"] for row in first.rows]
     pictures = [Image.fromarray(ledger.pixels(row)) for row in first.rows]

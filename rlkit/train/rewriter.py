@@ -86,7 +86,7 @@ def pass_gate(
     does not and sampling.gate is stop."""
     settings = recipe.rewriter
     shorts = prompts.train[-GATE_PROMPTS:]
-    if not len(judge.held_out) or not reward_gate.due(recipe, folder):
+    if not len(judge.held_out) or gates.passed(recipe, folder):
         return
     progress.stage(f"reward gate: {settings.num_rewrites} rewrites of {len(shorts)} prompts", len(shorts))
     model, tokenizer = load(source, recipe)

@@ -99,6 +99,8 @@ def test_warn_goes_on_and_open_says_so(tmp_path):
     judge_gate.check(None, upside_down, FOUND, warned, folder, "?", progress)
     judge_gate.check(None, truth, FOUND, RECIPE, folder, "?", progress)
     assert progress.notes[0].startswith("judge gate closed") and progress.notes[1].startswith("judge gate open")
+    judge_gate.check(None, upside_down, FOUND, RECIPE, folder, "?", progress)  # passed: launched again, not measured
+    assert len(progress.notes) == 2
 
 
 def test_labels_that_are_missing_are_asked_for(tmp_path):

@@ -40,7 +40,7 @@ def test_a_choice_that_the_held_out_judge_likes_opens_the_gate(folder):
     said = Said()
     gates.settle("reward", "redness", gate, "", Recipe(algorithm="bootstrap"), folder, said)
     assert said.notes[0].startswith("reward gate open: 20 of 200; by the held-out judge")
-    assert not reward_gate.due(Recipe(algorithm="bootstrap"), folder)
+    assert gates.passed(Recipe(algorithm="bootstrap"), folder)
 
 
 def test_a_blind_one_does_not_in_19_of_20_cases(folder):
@@ -49,12 +49,12 @@ def test_a_blind_one_does_not_in_19_of_20_cases(folder):
     gate = reward_gate.of_samples(*samples(-1.0), "20 of 200")
     with pytest.raises(GateError, match=r"reward gate closed.*difference -.*Do better, or sampling.gate=warn"):
         gates.settle("reward", "redness", gate, "Do better", Recipe(algorithm="bootstrap"), folder, Said())
-    assert reward_gate.due(Recipe(algorithm="bootstrap"), folder)  # asked again when the run is launched again
+    assert not gates.passed(Recipe(algorithm="bootstrap"), folder)  # asked again when the run is launched again
     warn = Recipe(algorithm="bootstrap", sampling=Sampling(gate="warn"))
     said = Said()
     gates.settle("reward", "redness", gate, "Do better", warn, folder, said)
-    assert "closed" in said.notes[0] and not reward_gate.due(warn, folder)
-    assert not reward_gate.due(Recipe(algorithm="bootstrap", sampling=Sampling(gate="off")), folder)
+    assert "closed" in said.notes[0] and gates.passed(warn, folder)
+    assert gates.passed(Recipe(algorithm="bootstrap", sampling=Sampling(gate="off")), folder)
 
 
 def test_prompts_are_compared_one_by_one_and_those_without_a_score_left_out():
