@@ -241,12 +241,15 @@ def disturb(
         if tally.kills == most:
             tally.other.append("it does not end")
             return None
-        tally.kills += 1
-        if server is not None and (tally.kills == 1 or rng.random() < 0.5):
+        if server is not None and (tally.kills == 0 or rng.random() < 0.5):
+            tally.kills += 1
             server.killed()
             continue  # the job goes on without a new start
         below = psutil.Process(process.pid).children()
         victims = below if job.ranks > 1 else [*below, psutil.Process(process.pid)]
+        if not victims:  # all ranks have just ended, and the launcher is about to
+            continue
+        tally.kills += 1
         rng.choice(victims).kill()
         if not ended_within(process, PATIENCE_S):  # the others must notice, or do without
             tally.other.append("one process was killed and the others went on waiting")
