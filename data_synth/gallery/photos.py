@@ -1,10 +1,11 @@
 """Parts cut out of photos, to be degraded like rendered pictures: what a real scene looks like without a fault.
 
 Each cut is another part of its photo at another size, mirrored or not; every second one has another tone, so that the
-light of one photo is not taken for what is right. The scenes are those of data_synth/gallery/real.py, or a user's own.
+light of one photo is not taken for what is right. The scenes are those of data_synth/gallery/real.py, and a user's own.
 """
 
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,28 +27,39 @@ COLOURLESS = 8
 """Levels of 255 between the channels up to which a picture is grey."""
 
 
-def listed(folder: Path | None) -> list[tuple[str, str]]:
-    """(name, scene) of every photo in a folder and below, each a scene of its own; None: of those that installed
-    packages carry and that are sharp. Raises DataError where there is none."""
+@dataclass(frozen=True)
+class Photo:
+    """One that is there, not read yet."""
+
+    name: str
+    scene: str
+    file: Path | None = None
+    """The user's; None for one that an installed package carries."""
+
+
+def listed(folder: Path | None) -> list[Photo]:
+    """Those that installed packages carry and that are sharp; behind them those in a folder and below, each a scene of
+    its own. Raises DataError for a folder that holds none."""
+    installed = [Photo(name, real.group_of(name)) for name in real.real_names(grey=True, sharp=True)]
     if folder is None:
-        return [(name, real.group_of(name)) for name in real.real_names(grey=True, sharp=True)]
+        return installed
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not files:
         raise DataError(f"{folder}: holds no photo; expected files ending in {', '.join(SUFFIXES)}.")
     names = [file.relative_to(folder).as_posix() for file in files]
-    return list(zip(names, names, strict=True))
+    return installed + [Photo(name, name, file) for name, file in zip(names, files, strict=True)]
 
 
-def read(folder: Path | None, name: str) -> Real:
-    """A photo that `listed` named. Raises DataError for a file that is no picture, or smaller than SIDES."""
-    if folder is None:
-        return real.real_picture(name)
-    image = read_picture(folder / name)
+def read(photo: Photo) -> Real:
+    """A photo that `listed` found. Raises DataError for a file that is no picture, or smaller than SIDES."""
+    if photo.file is None:
+        return real.real_picture(photo.name)
+    image = read_picture(photo.file)
     height, width = image.shape[:2]
     if min(height, width) < SIDES[0]:
-        raise DataError(f"{folder / name}: {width} x {height} pixels; expected at least {SIDES[0]} a side.")
+        raise DataError(f"{photo.file}: {width} x {height} pixels; expected at least {SIDES[0]} a side.")
     spread = image.max(axis=2).astype(np.int16) - image.min(axis=2)
-    return Real(name, name, image, bool(spread.max() < COLOURLESS))
+    return Real(photo.name, photo.scene, image, bool(spread.max() < COLOURLESS))
 
 
 def cut(photo: Real, number: int) -> Scene:

@@ -56,13 +56,16 @@ METRICS: dict[str, Metric] = {
         "pairwise, held out", "higher", "scored above a worse version of the same picture", True
     ),
     "pairwise_real": Metric("pairwise, real pictures", "higher", "real pictures scored above degraded ones", True),
+    "pairwise_own": Metric("pairwise, own photos", "higher", "photos of data.folder scored above degraded ones", True),
     "monotone_held_out": Metric("monotone", "higher", "sweeps of a fault that lower the score at every step", True),
     "monotone_real": Metric("monotone, real pictures", "higher", "the same on real pictures", True),
+    "monotone_own": Metric("monotone, own photos", "higher", "the same on photos of data.folder", True),
     "cartoon_smooth": Metric("clean cartoon", "higher", "scored above over-smoothed photos", True),
     "pairwise_blind": Metric("pairwise, blind", "", "without video", True),
     "calibration_error": Metric("calibration error", "lower", "expected calibration error", True),
     "calibration_held_out": Metric("calibration error", "lower", "expected calibration error, held out", True),
     "calibration_real": Metric("calibration, real pictures", "lower", "expected calibration error", True),
+    "calibration_own": Metric("calibration, own photos", "lower", "expected calibration error", True),
 }
 
 # What an alarm's value means, in a sentence; `{}` is the value as printed.

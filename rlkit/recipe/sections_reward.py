@@ -47,7 +47,7 @@ class EncoderReward:
     """Items of a group that a step looks at, drawn anew in every epoch; null: all. Few of many groups teach more."""
     photo_cuts: CountOrZero = 0
     """For `data.source: gallery`: pictures cut out of each photo and degraded beside the rendered ones. The photos are
-    yours, right as they are, in data.folder; null: those that scikit-image and scikit-learn ship."""
+    those that scikit-image and scikit-learn ship, and with data.folder also yours, which must be right as they are."""
     photo_folds: Annotated[int, Between(2, 100)] = 4
     """Parts of the photos' scenes. Each is scored by heads trained without it, one more training of `train:` a part;
     where `model.id` is a trained reward they go on from its heads, which may have learnt from it."""

@@ -1,7 +1,8 @@
 """The gallery's rows as groups: pictures rendered and degraded by the project, or a user's own in the same columns.
 
-Rows of one picture are compared. One is better where no label of it is worse and some label is better; a tie is where
-all labels are equal; where one lacks a label that the other has, nothing is said.
+Rows of one picture are compared, and those of a cartoon also with those of a photo: only so overall learns that smooth
+is no fault by itself. One is better where no label of it is worse and some label is better; a tie is where all labels
+are equal, but two pictures are never called equal; where one lacks a label that the other has, nothing is said.
 """
 
 import os
@@ -93,25 +94,42 @@ def _counted(rows: Iterable[dict[str, Any]], progress: Progress) -> Iterator[dic
 
 
 def groups(folder: Path, *, cache_gib: float) -> list[Group]:
-    """The pictures of a gallery's folder, each with its versions; pixels beyond `cache_gib` stay on the disk."""
-    by_picture: dict[int, list[Item]] = {}
-    labels: dict[int, list[Mapping[str, Any]]] = {}
+    """The pictures of a gallery's folder, each with its versions, a cartoon beside a photo where there is one; pixels
+    beyond `cache_gib` stay on the disk."""
+    of_picture: dict[int, list[tuple[Mapping[str, Any], Item]]] = {}
     left = cache_gib * 2**30
     for row in dataset.read_gallery(folder):
         left -= row["image"].nbytes
-        by_picture.setdefault(row["picture"], []).append(item_of(row, row["image"] if left > 0 else row["file"]))
-        labels.setdefault(row["picture"], []).append({"ratings": row["ratings"], "veto": row["veto"]})
-    return [Group(str(name), tuple(items), compared(labels[name])) for name, items in by_picture.items()]
+        item = item_of(row, row["image"] if left > 0 else row["file"])
+        told = {name: row[name] for name in ("picture", "style", "ratings", "veto")}
+        of_picture.setdefault(row["picture"], []).append((told, item))
+    found = []
+    for versions in beside(list(of_picture.values())):
+        rows, items = zip(*versions, strict=True)
+        found.append(Group(str(rows[0]["picture"]), items, compared(rows)))
+    return found
+
+
+def beside(pictures: Sequence[list[tuple[Mapping[str, Any], Item]]]) -> list[list[tuple[Mapping[str, Any], Item]]]:
+    """The pictures' versions, the first photo's with the first cartoon's behind them, and so on; the rest alone."""
+    cartoons = iter([versions for versions in pictures if versions[0][0]["style"] == "cartoon"])
+    found = []
+    for versions in pictures:
+        style = versions[0][0]["style"]
+        if style != "cartoon":
+            found.append(versions + next(cartoons, []) if style == "photo" else versions)
+    return [*found, *cartoons]
 
 
 def compared(rows: Sequence[Mapping[str, Any]]) -> tuple[Pair, ...]:
-    """The pairs among versions of one picture that their labels decide."""
+    """The pairs among rows that their labels decide; ties only among versions of one picture."""
     found = []
     for one, other in combinations(range(len(rows)), 2):
         sign = verdict(rows[one], rows[other])
-        if sign is not None:
-            better, worse = (one, other) if sign >= 0 else (other, one)
-            found.append(Pair(better, worse, tie=sign == 0))
+        if sign is None or (sign == 0 and rows[one]["picture"] != rows[other]["picture"]):
+            continue
+        better, worse = (one, other) if sign >= 0 else (other, one)
+        found.append(Pair(better, worse, tie=sign == 0))
     return tuple(found)
 
 

@@ -2,9 +2,9 @@
 
 A score is a function (pictures, faces) -> numbers. Measured side by side are the trained reward, the same network
 before training, and a statistic that learns nothing. Shares are of pictures, with intervals over them, since versions
-of one picture are not independent. The real pictures are the user's photos or those that scikit-image and scikit-learn
-ship (data_synth/gallery/real.py); none is scored by a judge trained on its scene, and with `evaluate.split: dev` they
-are not looked at.
+of one picture are not independent. `real` pictures are those that scikit-image and scikit-learn ship
+(data_synth/gallery/real.py), `own` ones the user's photos, told apart so that what they teach shows on the others; none
+is scored by a judge trained on its scene, and with `evaluate.split: dev` they are not looked at.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +19,7 @@ from scipy.ndimage import laplace
 from data_synth.errors import DataError
 from data_synth.gallery import dataset, photos
 from data_synth.gallery.degrade import DEGRADATIONS, PHOTO_ONLY, visible
+from data_synth.gallery.photos import Photo
 from data_synth.gallery.scenes import Scene
 from reward_models import agreement
 from rlkit.evaluate import intervals
@@ -31,7 +32,8 @@ FAULTS = 5
 SMOOTH_FROM = 0.5
 """Strength from which a smoothed photo is worse than a clean cartoon."""
 SIDE = 512
-WHERE = {"rendered": "held_out", "real": "real"}
+WHERE = {"rendered": "held_out", "real": "real", "own": "own"}
+"""Source of a row -> how its metrics end."""
 
 
 def laplacian(pictures: Sequence[np.ndarray], faces: Sequence[Any]) -> list[float]:
@@ -53,20 +55,20 @@ def rendered(count: int, *, seed: int, size: int) -> Iterator[list[Row]]:
         yield [{**row, "picture": str(picture), "scene": str(picture), "source": "rendered"} for row in found]
 
 
-def chosen(folder: Path | None, most: int) -> list[tuple[int, str, str]]:
-    """(number, name, scene) of the photos that are measured: all of installed packages, at most `most` of a folder's,
-    spread over it."""
-    listed = photos.listed(folder)
-    some = range(len(listed)) if folder is None else np.linspace(0, len(listed) - 1, min(most, len(listed))).round()
-    return [(number, *listed[number]) for number in map(int, some)]
+def chosen(folder: Path | None, most: int) -> list[tuple[int, Photo]]:
+    """Numbers and photos that are measured: all of installed packages, at most `most` of a folder's, spread over it."""
+    listed = list(enumerate(photos.listed(folder)))
+    own = [one for one in listed if one[1].file is not None]
+    some = np.linspace(0, len(own) - 1, min(most, len(own))).round()
+    return [one for one in listed if one[1].file is None] + [own[int(at)] for at in some]
 
 
 def photographs(folder: Path | None, most: int) -> Iterator[tuple[str, list[Row]]]:
     """(scene, versions) of the `chosen` photos, each clean and with every fault that shows at the weakest of four
     strengths; at most SIDE pixels on the shorter side. One that cannot be read is left out."""
-    for number, name, scene in chosen(folder, most):
+    for number, photo in chosen(folder, most):
         try:
-            one = photos.read(folder, name)
+            one = photos.read(photo)
         except DataError:
             continue
         image = _at_most(one.image, SIDE)
@@ -80,7 +82,8 @@ def photographs(folder: Path | None, most: int) -> Iterator[tuple[str, list[Row]
             if visible(image, weakest["image"]):
                 rest = [dataset.spoilt(drawn, number, fault, strength) for strength in dataset.STRENGTHS[1:]]
                 versions += [weakest, *rest]
-        yield scene, [{**row, "picture": name, "scene": scene, "source": "real"} for row in versions]
+        told = {"picture": photo.name, "scene": photo.scene, "source": "own" if photo.file else "real"}
+        yield photo.scene, [row | told for row in versions]
 
 
 def _at_most(image: np.ndarray, side: int) -> np.ndarray:
@@ -119,7 +122,7 @@ def summary(rows: Sequence[Row], system: str) -> dict[str, Interval]:
             where = WHERE[source]
             line.setdefault(f"pairwise_{where}", []).extend(_right(margin))
             line.setdefault(f"monotone_{where}", []).append(float(falls))
-            prefix = "pairwise_real_" if source == "real" else "pairwise_"
+            prefix = "pairwise_" if source == "rendered" else f"pairwise_{where}_"
             line.setdefault(prefix + fault, []).extend(_right(margin))
             margins[source] += [(name, value) for value in margin]
         told = {row["degradation"]: row["scores"][system] for row in of_picture}

@@ -16,6 +16,7 @@ import numpy as np
 
 from data_synth.errors import DataError
 from data_synth.gallery import dataset, photos
+from data_synth.gallery.photos import Photo
 from data_synth.pool import in_processes
 from data_synth.records import REJECTED_NAME, Rejected
 from data_synth.whole import whole
@@ -33,42 +34,40 @@ FAULTS = 8
 
 
 def folder_of(data: Data) -> Path | None:
-    """The user's photos; None for those that installed packages carry."""
+    """The user's photos, beside those that installed packages carry; None: these alone."""
     return None if data.folder is None else Path(data.folder)
 
 
 def cuts(data: Data, count: int, progress: Progress) -> Path:
     """The folder with `count` cuts of every photo and all their versions; made where it is missing. Photos that cannot
-    be used lie in its rejected_rows.jsonl. Raises DataError where no photo can."""
-    source = folder_of(data)
-    found = photos.listed(source)
-    folder = gallery.GALLERY / f"photos-{_fingerprint(source, found)}" / f"cuts-{count}"
+    be used lie in its rejected_rows.jsonl. Raises DataError where none of the user's can."""
+    found = photos.listed(folder_of(data))
+    folder = gallery.GALLERY / f"photos-{_fingerprint(found)}" / f"cuts-{count}"
     progress.stage(f"cutting and degrading {len(found):,} photos", total=len(found))
     with ranks.main_first():
         if ranks.is_main() and not (folder / dataset.GALLERY_NAME).is_file():
             numbers = {scene: number for number, scene in enumerate(scenes(data))}
-            jobs = [(name, FROM + numbers[scene] * SPAN + at * count) for at, (name, scene) in enumerate(found)]
-            make, workers = partial(rows_of, folder=source, count=count), os.cpu_count() or 1
+            jobs = [(one, FROM + numbers[one.scene] * SPAN + at * count) for at, one in enumerate(found)]
+            make, workers = partial(rows_of, count=count), os.cpu_count() or 1
             made = in_processes(make, jobs, workers, chunksize=1) if workers > 1 else map(make, jobs)
             rejected: list[Rejected] = []
-            written = dataset.write_gallery(folder, _good(made, rejected, progress))
+            own = sum(one.file is not None for one in found)
+            dataset.write_gallery(folder, _good(made, rejected, progress, own))
             if rejected:
                 with whole(folder / REJECTED_NAME, "w") as file:
                     file.writelines(one.line() for one in rejected)
-            if not written:
-                raise DataError(f"{source}: no photo can be used; {rejected[0].where}: {rejected[0].reasons[0]}")
     if (folder / REJECTED_NAME).is_file():
         progress.note(f"photos set aside: {folder / REJECTED_NAME}")
     return folder
 
 
-def rows_of(job: tuple[str, int], *, folder: Path | None, count: int) -> list[dict[str, Any]] | Rejected:
+def rows_of(job: tuple[Photo, int], *, count: int) -> list[dict[str, Any]] | Rejected:
     """All versions of the cuts of one photo, whose first has the number in `job`; or why it cannot be used."""
-    name, first = job
+    one, first = job
     try:
-        photo = photos.read(folder, name)
+        photo = photos.read(one)
     except DataError as error:
-        return Rejected(str(folder / name), [str(error)], {"file_name": name})
+        return Rejected(str(one.file), [str(error)], {"file_name": one.name})
     found = []
     for number in range(count):
         scene, picture = photos.cut(photo, number), first + number
@@ -84,7 +83,7 @@ def scene_of(group: Group) -> int | None:
 
 def scenes(data: Data) -> list[str]:
     """Names of the photos' scenes, by their numbers."""
-    return list(dict.fromkeys(scene for _, scene in photos.listed(folder_of(data))))
+    return list(dict.fromkeys(one.scene for one in photos.listed(folder_of(data))))
 
 
 def folds_of(recipe: Recipe) -> list[set[int]]:
@@ -99,20 +98,22 @@ def folds_of(recipe: Recipe) -> list[set[int]]:
 
 
 def _good(
-    made: Iterable[list[dict[str, Any]] | Rejected], rejected: list[Rejected], progress: Progress
+    made: Iterable[list[dict[str, Any]] | Rejected], rejected: list[Rejected], progress: Progress, own: int
 ) -> Iterator[dict[str, Any]]:
+    """Raises DataError where all of the user's photos, `own` of them, were set aside."""
     for one in made:
         if isinstance(one, Rejected):
             rejected.append(one)
         else:
             yield from one
         progress.advance()
+    if rejected and len(rejected) == own:
+        raise DataError(f"no photo of the folder can be used; {rejected[0].where}: {rejected[0].reasons[0]}")
 
 
-def _fingerprint(folder: Path | None, found: Sequence[tuple[str, str]]) -> str:
+def _fingerprint(found: Sequence[Photo]) -> str:
     """Of names, sizes and times: other photos get another folder."""
-    told: list[Any] = [found]
-    if folder is not None:
-        stats = [(folder / name).stat() for name, _ in found]
-        told += [str(folder.resolve()), [(one.st_size, one.st_mtime_ns) for one in stats]]
+    told: list[Any] = [(one.name, one.scene) for one in found]
+    stats = [(one.file, one.file.stat()) for one in found if one.file is not None]
+    told += [(str(file.resolve()), stat.st_size, stat.st_mtime_ns) for file, stat in stats]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]

@@ -38,10 +38,14 @@ def test_a_folder_of_photos(tmp_path):
     Image.fromarray(PHOTO.image[:, :, :1].repeat(3, 2)).save(tmp_path / "a.webp", lossless=True)
     Image.fromarray(PHOTO.image[:100]).save(tmp_path / "c.png")
     (tmp_path / "notes.txt").write_text("no photo")
-    assert photos.listed(tmp_path) == [(name, name) for name in ("a.webp", "c.png", "sub/b.png")]
-    assert photos.read(tmp_path, "a.webp").grey and not photos.read(tmp_path, "sub/b.png").grey
+    installed = photos.listed(None)
+    assert photos.listed(tmp_path)[: len(installed)] == installed  # a folder's stand behind them
+    grey, small, below = photos.listed(tmp_path)[len(installed) :]
+    assert [one.scene for one in (grey, small, below)] == ["a.webp", "c.png", "sub/b.png"]
+    assert below.file == tmp_path / "sub/b.png" and {one.file for one in installed} == {None}
+    assert photos.read(grey).grey and not photos.read(below).grey
     with pytest.raises(DataError, match="420 x 100 pixels; expected at least 192"):
-        photos.read(tmp_path, "c.png")
+        photos.read(small)
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match="holds no photo"):
         photos.listed(tmp_path / "none")
@@ -49,5 +53,5 @@ def test_a_folder_of_photos(tmp_path):
 
 def test_installed_photos_are_sharp_and_share_scenes():
     pytest.importorskip("skimage")
-    found = dict(photos.listed(None))
+    found = {one.name: one.scene for one in photos.listed(None)}
     assert "clock" not in found and found["motorcycle_left"] == found["motorcycle_right"] == "motorcycle"

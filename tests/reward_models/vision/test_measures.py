@@ -101,6 +101,11 @@ def test_windows_do_not_know_each_other_and_gradients_are_finite():
     assert pixels.grad.isfinite().all() and pixels.grad[0].abs().sum() > 0
 
 
+def test_numbers_are_the_same_with_gradients_and_without():
+    pixels = torch.cat([smooth(0), smooth(1)])
+    assert torch.equal(m.measures(pixels), m.measures(pixels.clone().requires_grad_()).detach())
+
+
 def test_small_windows_are_refused():
     with pytest.raises(ValueError, match="at least 32 x 32"):
         m.measures(torch.rand(1, 3, 31, 40))

@@ -22,7 +22,7 @@ def test_every_fault_is_worse_than_its_picture_as_the_camera_took_it():
     for _, of_picture in groupby(rows, key=lambda row: row["picture"]):
         versions = list(of_picture)
         spoilt = [at for at, row in enumerate(versions) if row["degradation"] is not None and row["style"] == "photo"]
-        told = compared([{"ratings": row["ratings"], "veto": row["veto"]} for row in versions])
+        told = compared(versions)
         better = {(pair.better, pair.worse) for pair in told if not pair.tie}
         assert versions[0]["degradation"] is None
         assert {(0, at) for at in spoilt} <= better

@@ -95,8 +95,8 @@ def test_batches_keep_places_across_groups():
 
 def labels(**changes):
     ratings = dict.fromkeys(("composition", "exposure", "colour", "sharpness", "artefacts"), 1.0)
-    anatomy = changes.pop("anatomy", None)
-    return {"ratings": ratings | changes, "veto": {"anatomy": anatomy, "artefact": None}}
+    anatomy, picture = changes.pop("anatomy", None), changes.pop("picture", 0)
+    return {"picture": picture, "ratings": ratings | changes, "veto": {"anatomy": anatomy, "artefact": None}}
 
 
 def test_versions_are_compared_where_their_labels_decide():
@@ -107,6 +107,17 @@ def test_versions_are_compared_where_their_labels_decide():
     assert gallery.verdict(clean, labels(artefacts=None)) is None  # a smoothed cartoon: nobody says
     assert gallery.verdict(labels(anatomy=True), labels(anatomy=False)) == -1
     assert gallery.verdict(labels(anatomy=True), labels(anatomy=False, colour=0.5)) is None
+
+
+def test_two_pictures_are_compared_but_never_called_equal():
+    photo, smooth, cartoon = labels(), labels(artefacts=0.5), labels(picture=1)
+    assert gallery.compared([photo, smooth, cartoon]) == (Pair(0, 1), Pair(2, 1))
+
+
+def test_every_cartoon_stands_beside_a_photo():
+    pictures = [[({"style": style, "picture": at}, at)] for at, style in enumerate(("cartoon", "photo", None, "photo"))]
+    assert [[item for _, item in one] for one in gallery.beside(pictures)] == [[1, 0], [2], [3]]
+    assert [[item for _, item in one] for one in gallery.beside(pictures[:1] * 2)] == [[0], [0]]
 
 
 def test_groups_are_held_out_whole_and_at_most_so_many():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from rlkit.rewards import measure
 
@@ -26,6 +27,8 @@ ROWS = [
     row("b", "wrong", 0.0, 0.5, "cartoon"),
     row("7", None, 0.0, 1.0, source="real"),
     row("7", "moire", 0.5, 0.0, source="real"),
+    row("mine.jpg", None, 0.0, 1.0, source="own"),
+    row("mine.jpg", "moire", 0.5, 2.0, source="own"),
 ]
 
 
@@ -36,6 +39,7 @@ def test_shares_are_of_pictures_and_a_tie_counts_half():
     assert found["pairwise_blur"] == 1 and found["pairwise_noise"] == pytest.approx(0.25)
     assert "pairwise_missing_texture" not in found
     assert found["pairwise_anatomy"] == 1 and found["pairwise_real"] == 1 and found["pairwise_real_moire"] == 1
+    assert found["pairwise_own"] == found["monotone_own"] == found["pairwise_own_moire"] == 0
     assert found["cartoon_smooth"] == 1  # 0.0 against the photo's -1.0; the weak smoothing is not counted
 
 
@@ -71,3 +75,15 @@ def test_every_real_picture_comes_clean_first_with_faults_at_every_strength():
     assert versions[0]["degradation"] is None and versions[0]["source"] == "real" and versions[0]["scene"] == scene
     faults = {one["degradation"] for one in versions[1:]}
     assert len(versions) == 1 + 4 * len(faults) and len(faults) >= 10
+
+
+def test_of_a_folder_so_many_are_measured_and_all_of_the_packages(tmp_path):
+    for number in range(5):
+        Image.fromarray(np.zeros((192, 192, 3), np.uint8)).save(tmp_path / f"{number}.png")
+    packages = measure.chosen(None, 0)
+    found = measure.chosen(tmp_path, 3)
+    assert found[: len(packages)] == packages and [one.name for _, one in found[len(packages) :]] == [
+        "0.png",
+        "2.png",
+        "4.png",
+    ]

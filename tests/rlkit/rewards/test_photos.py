@@ -8,6 +8,9 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from data_synth.gallery import real
+from data_synth.gallery.photos import listed
+from data_synth.pictures import read_picture
 from rlkit.errors import RecipeError, RlkitError
 from rlkit.recipe.file import load
 from rlkit.rewards import gallery, measure, photos
@@ -30,6 +33,8 @@ def recipe_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(measure, "SIDE", 200)
     monkeypatch.setattr(os, "cpu_count", lambda: 1)  # no workers to start
+    monkeypatch.setattr(real, "_FILES", {name: real._FILES[name] for name in ("china", "flower")})
+    monkeypatch.setattr(real, "read_picture", lambda path: read_picture(path)[:192, :200])
     (tmp_path / "mine").mkdir()
     draw = np.random.default_rng(0)
     for name in "abc":
@@ -57,30 +62,36 @@ def test_no_judge_scores_a_scene_it_learnt_from(recipe_file, monkeypatch):
     monkeypatch.setattr(rewards_run.trainer, "train", train)
     monkeypatch.setattr(rewards_run, "evaluate", evaluate)
     folder = run(str(recipe_file))[-1]
-    # a.png 0, b.png 1, broken.jpg 2 (set aside), c.png 3; the shipped judge learns from all, fold 0 lacks 0 and 2
-    assert learnt == [{None, 0, 1, 3}, {None, 1, 3}, {None, 0}]
-    assert asked["a.png"] == asked["broken.jpg"] != asked["b.png"] == asked["c.png"]
+    # china 0, flower 1, a.png 2, b.png 3, broken.jpg 4 (set aside), c.png 5; the shipped judge learns from all, fold 0
+    # lacks every second from 0 on
+    assert learnt == [{None, 0, 1, 2, 3, 5}, {None, 1, 3, 5}, {None, 0, 2}]
+    assert (
+        asked["china"] == asked["a.png"] == asked["broken.jpg"] != asked["flower"] == asked["b.png"] == asked["c.png"]
+    )
     told = folder.results()["systems"]["reward"]
-    assert told["pairwise_real"]["n"] == 3 and told["pairwise_held_out"]["n"] == 4
+    assert (told["pairwise_real"]["n"], told["pairwise_own"]["n"], told["pairwise_held_out"]["n"]) == (2, 3, 4)
+    assert {"monotone_own", "calibration_own"} <= told.keys()
     rows = [json.loads(line) for line in (folder.samples / "scores.jsonl").read_text().splitlines()]
-    assert {row["scene"] for row in rows if row["source"] == "real"} == {"a.png", "b.png", "c.png"}
+    assert {row["scene"] for row in rows if row["source"] == "real"} == {"china", "flower"}
+    assert {row["scene"] for row in rows if row["source"] == "own"} == {"a.png", "b.png", "c.png"}
     (aside,) = gallery.GALLERY.glob("photos-*/cuts-2/rejected_rows.jsonl")
     assert "broken.jpg" in json.loads(aside.read_text())["reasons"][0]
 
 
 def test_other_photos_are_cut_anew_and_the_same_are_not(recipe_file):
     recipe = load(recipe_file)
-    first = photos._fingerprint(photos.folder_of(recipe.data), photos.photos.listed(photos.folder_of(recipe.data)))
+    folder = photos.folder_of(recipe.data)
+    first = photos._fingerprint(listed(folder))
     Image.fromarray(np.zeros((200, 200, 3), np.uint8)).save("mine/d.png")
-    second = photos._fingerprint(photos.folder_of(recipe.data), photos.photos.listed(photos.folder_of(recipe.data)))
-    assert first != second
+    assert first not in (photos._fingerprint(listed(folder)), photos._fingerprint(listed(None)))
 
 
 def test_a_folder_without_a_usable_photo_is_an_error(recipe_file):
     for name in "abc":
         (recipe_file.parent / f"mine/{name}.png").unlink()
-    with pytest.raises(RlkitError, match="no photo can be used"):
-        run(str(recipe_file))
+    for _ in range(2):  # nor is the rest taken for all of them by the next run
+        with pytest.raises(RlkitError, match="no photo of the folder can be used"):
+            run(str(recipe_file), ["out=runs/again"])
 
 
 @pytest.mark.parametrize(
