@@ -222,7 +222,7 @@ def _of_encoders(recipe: Recipe) -> Iterator[tuple[str, str]]:
     if recipe.reward.photo_cuts and recipe.data.source != "gallery":
         yield "reward.photo_cuts", "photos are cut and degraded beside rendered pictures; set data.source to gallery"
     if recipe.data.source == "gallery" and recipe.data.folder is not None and not recipe.reward.photo_cuts:
-        yield "data.folder", "its photos would not be used; set reward.photo_cuts to, say, 40"
+        yield "data.folder", "its photos would not be used; set reward.photo_cuts to, say, 8"
     if recipe.reward.ratings == "ordinal" and recipe.reward.levels < 2:
         yield "reward.levels", "ordinal ratings need the number of grades, at least 2"
     if not recipe.reward.crops and not recipe.reward.whole:
