@@ -33,7 +33,7 @@ from tests.torture import jobs
 KILLS_BEFORE_AN_END = 4
 LEAST_LEFT = 0.2  # of a job's time: a kill may come in its last part, however long it lived before
 PATIENCE_S = 600
-CLOCK = ("time", "seconds", "date", "added")  # keys that begin so are of the clock, or of this start alone
+CLOCK = ("time", "step_time", "seconds", "date", "added")  # keys that begin so are of the clock, or of this start alone
 PICTURES = (".png", ".jpg", ".mp4")
 
 
