@@ -88,23 +88,17 @@ def sft(stage: Stage) -> tuple[Trainer, int]:
     """TRL's trainer on the examples, and how many they are."""
     from trl import SFTConfig, SFTTrainer
 
-    class Whole(WholeCheckpoints, SFTTrainer):
-        """TRL's trainer with our checkpoints."""
-
     instruction, tokenizer = stage.recipe.rewriter.instruction, stage.tokenizer
     rows = [
         {"prompt": ask(tokenizer, instruction, one.prompt), "completion": answer(tokenizer, one.completion)}
         for one in stage.prompts.examples
     ]
-    return _trainer(stage, Whole, partial(SFTConfig, completion_only_loss=True), rows), len(rows)
+    return _trainer(stage, whole(SFTTrainer), partial(SFTConfig, completion_only_loss=True), rows), len(rows)
 
 
 def dpo(stage: Stage) -> tuple[Trainer, int]:
     """TRL's trainer on judged rewrites, and how many pairs they make. Raises DataError where none can be told apart."""
     from trl import DPOConfig, DPOTrainer
-
-    class Whole(WholeCheckpoints, DPOTrainer):
-        """TRL's trainer with our checkpoints."""
 
     settings, types = stage.recipe.rewriter, stage.recipe.loss.types
     rows = list(filter(None, (_pair(stage, row) for row in judged(stage))))
@@ -116,15 +110,12 @@ def dpo(stage: Stage) -> tuple[Trainer, int]:
     make = partial(
         DPOConfig, beta=settings.beta["dpo"], loss_type=list(types), loss_weights=[float(one) for one in types.values()]
     )
-    return _trainer(stage, Whole, make, rows), len(rows)
+    return _trainer(stage, whole(DPOTrainer), make, rows), len(rows)
 
 
 def grpo(stage: Stage) -> tuple[Trainer, int]:
     """TRL's trainer with rewards that draw pictures, and how many short prompts it goes through."""
     from trl import GRPOConfig, GRPOTrainer
-
-    class Whole(WholeCheckpoints, GRPOTrainer):
-        """TRL's trainer with our checkpoints."""
 
     settings, judge = stage.recipe.rewriter, stage.judge
     rows = [{"prompt": ask(stage.tokenizer, settings.instruction, one), "short": one} for one in stage.prompts.train]
@@ -136,11 +127,16 @@ def grpo(stage: Stage) -> tuple[Trainer, int]:
     def reward(prompts, completions, short, **_):
         return [one.total(settings.keep_weight) for one in judge(short, [text_of(one).strip() for one in completions])]
 
-    return _trainer(stage, partial(Whole, reward_funcs=reward), make, rows), len(rows)
+    return _trainer(stage, partial(whole(GRPOTrainer), reward_funcs=reward), make, rows), len(rows)
 
 
 TRAINERS: dict[str, Callable[[Stage], tuple[Trainer, int]]] = {"sft": sft, "dpo": dpo, "grpo": grpo}
 ROWS = {"sft": "examples", "dpo": "pairs", "grpo": "prompts"}
+
+
+def whole(kind: type[Trainer]) -> type[Trainer]:
+    """TRL's trainer with our checkpoints."""
+    return type(kind.__name__, (WholeCheckpoints, kind), {})
 
 
 def _trainer(stage: Stage, kind: Callable[..., Trainer], make: Callable, rows: list[dict[str, Any]]) -> Trainer:

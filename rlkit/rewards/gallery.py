@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import combinations, groupby
+from itertools import combinations, groupby, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -112,13 +112,10 @@ def groups(folder: Path, *, cache_gib: float) -> list[Group]:
 
 def beside(pictures: Sequence[list[tuple[Mapping[str, Any], Item]]]) -> list[list[tuple[Mapping[str, Any], Item]]]:
     """The pictures' versions, the first photo's with the first cartoon's behind them, and so on; the rest alone."""
-    cartoons = iter([versions for versions in pictures if versions[0][0]["style"] == "cartoon"])
-    found = []
-    for versions in pictures:
-        style = versions[0][0]["style"]
-        if style != "cartoon":
-            found.append(versions + next(cartoons, []) if style == "photo" else versions)
-    return [*found, *cartoons]
+    cartoons, photos = (
+        [one for one in pictures if (one[0][0]["style"] == "cartoon") is drawn] for drawn in (True, False)
+    )
+    return [photo + cartoon for photo, cartoon in zip_longest(photos, cartoons, fillvalue=[])]
 
 
 def compared(rows: Sequence[Mapping[str, Any]]) -> tuple[Pair, ...]:

@@ -22,7 +22,7 @@ from rlkit.running.folder import write_text
 def save(folder: Path, told: Mapping[str, Any] | None = None) -> None:
     """Write rng-<process>.safetensors and .json, and into the latter what else this process alone knows."""
     path = folder / f"rng-{ranks.number()}.safetensors"
-    tensors, plain = state()
+    tensors, plain = _state()
     save_file(tensors, path)
     write_text(path.with_suffix(".json"), json.dumps({"rng": plain, **(told or {})}))
 
@@ -33,11 +33,11 @@ def load(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     told = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    restore(load_file(path), told.pop("rng"))
+    _restore(load_file(path), told.pop("rng"))
     return told
 
 
-def state() -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _state() -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Of this process: tensors, and what JSON takes."""
     kind, keys, position, has_gauss, cached = np.random.get_state()
     tensors = {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(keys.astype(np.int64))}
@@ -47,8 +47,8 @@ def state() -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, {"python": [version, list(words), gauss], "numpy": [kind, position, has_gauss, cached]}
 
 
-def restore(tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
-    """What `state` gave."""
+def _restore(tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
+    """What `_state` gave."""
     torch.set_rng_state(tensors["torch"])
     if "cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["cuda"])

@@ -198,12 +198,9 @@ def main() -> None:
     )
     told = {"tower_pictures": told, "prompt_tokens": prompt, "answer_tokens": answers}
     told["token_ceiling"] = round((GROUP * prompt + answers) / (prompt + answers), 2)
-    told["device"] = torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu"
-    print(
-        json.dumps(
-            {"bench": "grpo_step", "clock": "cpu" if arguments.device == "cpu" else "wall", **told, "cases": cases}
-        )
-    )
+    on_cpu = arguments.device == "cpu"
+    told |= {"clock": "cpu" if on_cpu else "wall", "device": "cpu" if on_cpu else torch.cuda.get_device_name()}
+    print(json.dumps({"bench": "grpo_step", **told, "cases": cases}))
 
 
 if __name__ == "__main__":

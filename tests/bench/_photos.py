@@ -1,6 +1,6 @@
 """The folder of photos that README's "A judge of pictures" was measured with, out of five packages of Debian 12.
 
-    python tests/bench/photos.py photos/
+    python tests/bench/_photos.py photos/
 
 Needs apt-get and dpkg, 180 MB to download, no root. Taken are real photos right as they are: no drawing, painting or
 abstract picture, none that is faded, hazy, badly lit, tinted on purpose or under water, and each scene once.
