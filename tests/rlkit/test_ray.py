@@ -120,7 +120,7 @@ def test_scores_whose_worker_is_killed_are_the_scores_of_one_process(cluster, tm
             cli.main(["reward", "score", "./own.py", "rows.jsonl", "--batch-size", "4", *more])
         assert caught.value.code == 0
         told = json.loads(capsys.readouterr().out.splitlines()[-1])  # before it, Ray tells of the death
-        assert told.pop("seconds") > 0
+        assert told.pop("seconds") >= 0  # two decimals: 0.0 on a fast machine
         return told
 
     on_ray = score("--out", "ray.parquet", "--engine", "ray")
