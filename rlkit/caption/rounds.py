@@ -15,10 +15,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from rlkit import advantages
+from rlkit import advantages, losses
 from rlkit.advantages import Advantages
 from rlkit.caption import generate, judges, one_row, reference, rows
 from rlkit.caption.dataset import Examples
+from rlkit.caption.vllm_server import VllmServer
 from rlkit.engine import seed_of
 from rlkit.errors import GuardError, ModelError
 from rlkit.models import Captioner, is_adapted
@@ -27,7 +28,8 @@ from rlkit.running import ranks
 from rlkit.scoring import Rewards
 
 PerToken = Float[Tensor, "clips group tokens"]
-KEPT = ("advantages", "mask", "old_log_probs", "ref_log_probs")
+KEPT = ("advantages", "mask", "old_log_probs", "ref_log_probs", "sampling_ratio")
+MEAN_GAP = 0.05  # nats a token between vLLM's log-probs and training's: half precision gives a fifth of it
 
 
 @dataclass
@@ -44,6 +46,8 @@ class Part:
     old_log_probs: PerToken | None = None
     """Of the policy that drew them; None where the loss is taken before it moves."""
     ref_log_probs: PerToken | None = None
+    sampling_ratio: Float[Tensor, "clips group #tokens"] | None = None
+    """Weights of tokens that vLLM drew."""
 
 
 @dataclass
@@ -74,11 +78,12 @@ class Rounds:
         rewards: Rewards,
         recipe: Recipe,
         question: str,
+        server: VllmServer | None = None,
     ) -> None:
         """`clips[i]` is what `examples[i]` shows. With grpo.beta the reference is the captioner as it is now: the model
-        without its adapter, or a copy of it."""
+        without its adapter, or a copy of it. `server` draws in place of transformers' generate."""
         self.captioner, self.examples, self.clips, self.recipe = captioner, examples, clips, recipe
-        self.rewards, self.question = rewards, question
+        self.rewards, self.question, self.server = rewards, question, server
         self.columns = judges.wanted_columns(rewards.scores)
         self.checked = False
         self.reference: Captioner | None = None
@@ -92,6 +97,8 @@ class Rounds:
     ) -> Round:
         """Draw, score and compare captions of the clips of one optimiser step, a part for each chunk."""
         visions = [self._seen(chunk) for chunk in chunks]
+        if self.server is not None:
+            self.server.update(number)
         with autocast():
             drawn = [self._draw(number, chunk, vision) for chunk, vision in zip(chunks, visions, strict=True)]
         flat = [one for part in drawn for group in part for one in group]
@@ -107,9 +114,12 @@ class Rounds:
             parts[-1].vision = None if vision is None else one_row.features_of(vision, kept)
             with autocast():
                 worst = self._score(parts[-1], [groups[k] for k in kept])
-            if self.recipe.grpo.num_iterations > 1:  # else a resumed run alone would log it
+            if self._moves or self.server is not None:  # else a resumed run alone would log it
                 name = "sampling/sampling_logp_difference/max"
                 metrics[name] = max(worst, metrics.get(name, 0.0))
+        if self.server is not None and parts[0].sampling_ratio is not None:
+            weights = torch.cat([part.sampling_ratio.flatten() for part in parts])
+            metrics["sampling/importance_sampling_ratio/mean"] = weights.mean().item()
         return Round(number, parts, metrics)
 
     def restore(self, number: int, tensors: Mapping[str, Tensor]) -> Round:
@@ -149,15 +159,15 @@ class Rounds:
 
     def _draw(self, number: int, chunk: Sequence[rows.Example], vision) -> list[list[generate.Completion]]:
         sampling = self.recipe.sampling
-        return generate.completions(
-            self.captioner,
-            chunk,
-            num_generations=self.recipe.grpo.num_generations,
-            max_completion_length=sampling.max_completion_length,
-            temperature=sampling.temperature,
-            seeds=[seed_of(self.recipe.seed, "grpo", number, example.index) for example in chunk],
-            vision=vision,
-        )
+        asked: dict[str, Any] = {
+            "num_generations": self.recipe.grpo.num_generations,
+            "max_completion_length": sampling.max_completion_length,
+            "temperature": sampling.temperature,
+            "seeds": [seed_of(self.recipe.seed, "grpo", number, example.index) for example in chunk],
+        }
+        if self.server is not None:
+            return self.server.completions(chunk, **asked)
+        return generate.completions(self.captioner, chunk, vision=vision, **asked)
 
     def _judged(self, clips: Sequence[rows.Example], drawn: Sequence[generate.Completion]):
         """Advantages of this process's captions, and what to log; compared over all processes."""
@@ -205,32 +215,51 @@ class Rounds:
         found["frac_reward_zero_std"] = counts.zero_variance_groups / counts.groups
         return found
 
+    @property
+    def _moves(self) -> bool:
+        """Whether the policy moves under a round."""
+        return self.recipe.grpo.num_iterations > 1
+
     def _score(self, part: Part, drawn: Sequence[Sequence[generate.Completion]]) -> float:
-        """Fill in the log-probs of behaviour and reference. Those of the behaviour, as training computes them, are
-        needed where the policy will move under the round, and before this process's first step, to be checked; returns
-        how far off those of the draw they are."""
-        worst = 0.0
-        if self.recipe.grpo.num_iterations > 1 or not self.checked:
+        """Fill in the log-probs of behaviour and reference, and the weights of what vLLM drew. Those of the behaviour,
+        as training computes them, are needed where the policy will move under the round, where another engine drew,
+        and before this process's first step, to be checked; returns how far off those of the draw they are."""
+        settings, worst = self.recipe.grpo, 0.0
+        if self._moves or not self.checked or self.server is not None:
             training = self.captioner.model.training
             self.captioner.model.train()  # as in the step: dropout, if there is any, shows in the ratio
             part.old_log_probs = self.log_probs(self.captioner, part)
             self.captioner.model.train(training)
-            worst = self._difference(part, drawn)
+            told = _said(part, drawn)
+            worst = self._difference(part, told)
+            if self.server is not None and settings.vllm_importance_sampling_correction:
+                flat = (one.flatten(0, 1) for one in (part.old_log_probs, told, part.batch["target_mask"]))
+                found = losses.sampling_ratio(
+                    *flat,
+                    mode=settings.vllm_importance_sampling_mode,
+                    clip_max=settings.vllm_importance_sampling_clip_max,
+                )
+                part.sampling_ratio = found.unflatten(0, part.mask.shape)
         if self.reference is not None:
             with reference.reference_mode(self.reference):
                 part.ref_log_probs = self.log_probs(self.reference, part)
         return worst
 
-    def _difference(self, part: Part, drawn: Sequence[Sequence[generate.Completion]]) -> float:
+    def _difference(self, part: Part, told: PerToken) -> float:
         """Largest gap between the log-probs of the draw and of training. Raises GuardError where it is more than noise:
         then the policy that is trained is not the one that spoke."""
-        longest = part.batch["targets"].shape[2]
-        said = [
-            [torch.nn.functional.pad(one.log_probs, (0, longest - len(one.ids))) for one in group] for group in drawn
-        ]
-        told = torch.stack([torch.stack(group) for group in said]).to(part.advantages.device)
         real = part.batch["target_mask"] & part.mask[:, :, None]
-        worst = float(((part.old_log_probs - told).abs() * real).max())
+        gaps = (part.old_log_probs - told).abs() * real
+        worst, mean = float(gaps.max()), float(gaps.sum() / real.sum().clamp(min=1))
+        if self.server is not None:
+            if not mean <= MEAN_GAP:
+                raise GuardError(
+                    f"vLLM's log-probs are {mean:.3g} nats a token off those of training (allowed {MEAN_GAP:g}): it "
+                    "serves other weights than model.id's or since its start has lost them, normalises pixels again "
+                    "(--no-mm-device-do-normalize), or tells log-probs of another temperature "
+                    "(--logprobs-mode processed_logprobs). See rlkit/caption/vllm_server.py."
+                )
+            return worst
         exact = self.captioner.base.dtype == torch.float32 and not self.recipe.train.bf16
         allowed = 1e-3 if exact else 0.7  # half precision differs by tenths of a nat, which is noise
         if not worst <= allowed:
@@ -273,6 +302,14 @@ def compare(scores: Float[Tensor, "batch rewards"], groups: Sequence[int], weigh
     if settings.advantages == "rloo":
         return advantages.rloo(total, groups, **shared)
     return advantages.group_relative(total, groups, **shared, **scaled)
+
+
+def _said(part: Part, drawn: Sequence[Sequence[generate.Completion]]) -> PerToken:
+    """The log-probs that a part's captions were drawn with, 0 after their ends."""
+    longest = part.batch["targets"].shape[2]
+    pad = torch.nn.functional.pad
+    rows = [torch.stack([pad(one.log_probs, (0, longest - len(one.ids))) for one in group]) for group in drawn]
+    return torch.stack(rows).to(part.advantages.device)
 
 
 def _answered(example: rows.Example, answers: Sequence[Tensor]) -> rows.Example:

@@ -5,7 +5,7 @@ pairs made beforehand, `policy` for generators and rewards, `grpo` for captioner
 """
 
 from rlkit.losses import diffusion, masking, policy
-from rlkit.losses.grpo import grpo_loss
+from rlkit.losses.grpo import grpo_loss, sampling_ratio
 from rlkit.losses.preference import (
     NAMES,
     PAIRWISE,
@@ -64,6 +64,7 @@ __all__ = [
     "policy",
     "preference_loss",
     "robust",
+    "sampling_ratio",
     "score",
     "sft",
     "sigmoid",

@@ -18,7 +18,10 @@ from rlkit.losses.masking import widen
 from rlkit.losses.policy import PolicyLoss
 
 LossType = Literal["grpo", "bnpo", "dr_grpo", "dapo"]
+SamplingMode = Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
 Tokens = Float[Tensor, "completions tokens"]
+Weights = Float[Tensor, "completions #tokens"]
+"""One for each token, or for each completion."""
 
 
 def grpo_loss(
@@ -36,6 +39,7 @@ def grpo_loss(
     beta: float = 0.0,
     max_completion_length: int | None = None,
     num_items_in_batch: float | None = None,
+    importance_sampling_ratio: Weights | None = None,
 ) -> PolicyLoss:
     """-min(rho A, clip(rho, 1 - epsilon, 1 + epsilon_high) A) + beta KL a token, rho = exp(log_probs - old_log_probs).
 
@@ -47,6 +51,8 @@ def grpo_loss(
     dr_grpo: max_completion_length of each completion
     dapo: the whole accumulated batch; `num_items_in_batch` are its tokens over its completions that count (default:
         those of these completions, so that it equals bnpo)
+
+    `importance_sampling_ratio` weighs tokens that another engine drew (`sampling_ratio`), the KL not.
 
     Raises ValueError for an unknown name, for beta without a reference and for dr_grpo without its length.
     """
@@ -65,6 +71,8 @@ def grpo_loss(
     ratio = log_ratio.exp()
     low, high = 1 - epsilon, 1 + (epsilon if epsilon_high is None else epsilon_high)
     per_token = -torch.minimum(ratio * advantages, ratio.clamp(low, high) * advantages).expand_as(log_probs)
+    if importance_sampling_ratio is not None:
+        per_token = per_token * importance_sampling_ratio.detach()
     metrics = _clipped(ratio.detach(), advantages, low, high, tokens)
     if beta:
         gap = _kept(tokens, ref_log_probs.detach()) - log_probs
@@ -75,6 +83,26 @@ def grpo_loss(
     return PolicyLoss(
         summed / _divisor(loss_type, lengths, counted, max_completion_length, num_items_in_batch), metrics
     )
+
+
+@torch.no_grad()
+def sampling_ratio(
+    log_probs: Tokens,
+    sampling_log_probs: Tokens,
+    mask: Bool[Tensor, "completions tokens"],
+    *,
+    mode: SamplingMode = "sequence_mask",
+    clip_max: float = 3.0,
+) -> Weights:
+    """exp(log_probs - sampling_log_probs): training's probability of drawn tokens over that of the engine that drew
+    them, per token, or as the product over a completion [completions, 1]. Above `clip_max` it is cut there (truncate)
+    or 0 (mask). Truncated importance sampling as in TRL's GRPOTrainer; for behaviour, not for the policy's own ratio.
+    """
+    gap = torch.where(mask, widen(log_probs) - widen(sampling_log_probs), 0.0)
+    if mode.startswith("sequence"):
+        gap = gap.sum(-1, keepdim=True)
+    ratio = gap.exp()
+    return ratio.clamp(max=clip_max) if mode.endswith("truncate") else torch.where(ratio > clip_max, 0.0, ratio)
 
 
 def _divisor(loss_type, lengths: Tensor, counted: Tensor, longest: int | None, items: float | None):

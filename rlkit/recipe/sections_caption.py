@@ -40,6 +40,21 @@ class Grpo:
     """Groups whose rewards lie no further apart than this are dropped and counted: the noise of the reward."""
     mask_truncated_completions: bool = False
     """Leave out captions that were cut at max_completion_length."""
+    use_vllm: bool = False
+    """Captions are drawn by a vLLM server (0.32, for Qwen2.5-VL and Qwen3-VL); how to start it is told in
+    rlkit/caption/vllm_server.py."""
+    vllm_server_base_url: str = "http://localhost:8000"
+    """Where it listens. It must see the run folder under the same path: weights go over as files."""
+    vllm_server_timeout: Annotated[float, Between(1, 10**5)] = 240.0
+    """Seconds to wait for an answer, or for a server that has gone."""
+    vllm_importance_sampling_correction: bool = True
+    """Weigh tokens by the probability that training gives them over vLLM's, which differ by rounding."""
+    vllm_importance_sampling_mode: Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = (
+        "sequence_mask"
+    )
+    """A weight per token or one per caption; above vllm_importance_sampling_clip_max it is cut there, or becomes 0."""
+    vllm_importance_sampling_clip_max: Annotated[float, Between(1e-6, 10**6)] = 3.0
+    """Largest weight."""
     max_length_rise: Amount | None = 0.3
     """Alarm `length`: captions have become longer by this share; null is off."""
     max_truth_drop: Share | None = 0.1

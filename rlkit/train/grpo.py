@@ -26,6 +26,7 @@ from rlkit.caption.policy_guard import PolicyGuard
 from rlkit.caption.policy_trainer import PolicyTrainer
 from rlkit.caption.rounds import Rounds
 from rlkit.caption.systems import run_systems
+from rlkit.caption.vllm_server import VllmServer
 from rlkit.evaluate.held_out import Evaluation
 from rlkit.losses.policy import require_unit_ratio
 from rlkit.recipe import Recipe
@@ -57,12 +58,14 @@ def one_system(
     question, settings = PROMPTS[recipe.data.language], recipe.grpo
     rewards = Rewards(recipe.rewards, {"parse": events_of})
     captioner = models.load(recipe.model, seed=recipe.seed)
+    server = VllmServer(captioner, recipe, folder.path / "vllm") if settings.use_vllm else None
     progress.note(f"{name}: {captioner.reason}")
     judge = judges.by_rewards(rewards, question)
     judge_gate.check(captioner, judge, found, gated(recipe), folder, question, progress)
     examples = training_examples(captioner, Questions(found.train, question), found.reader, recipe)
     guard = PolicyGuard(captioner, evaluation, recipe, folder, tracker, progress)
     guard.self_test(examples)
+    rounds = Rounds(captioner, examples, found.train, rewards, recipe, question, server)
     evaluation.retained.before(name, captioner, folder)
     seconds = trainer.train(
         captioner,
@@ -74,9 +77,11 @@ def one_system(
         progress,
         stage=f"{name}: {settings.num_generations} captions each of {len(examples):,} clips",
         callbacks=[guard],
-        build=partial(PolicyTrainer, rounds=Rounds(captioner, examples, found.train, rewards, recipe, question)),
+        build=partial(PolicyTrainer, rounds=rounds),
         replay=retain.replay(captioner, found, recipe),
     )
+    if server is not None:
+        server.close()
     evaluation.add(name, captioner, folder, seconds=seconds)
     return seconds
 
@@ -106,6 +111,7 @@ def policy_loss(recipe: Recipe):
             beta=settings.beta,
             max_completion_length=recipe.sampling.max_completion_length,
             num_items_in_batch=float(counts[1] / counts[0]),
+            importance_sampling_ratio=None if part.sampling_ratio is None else part.sampling_ratio.flatten(0, 1),
         )
         return found.loss, found.metrics
 

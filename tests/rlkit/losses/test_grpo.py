@@ -2,10 +2,11 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
-from rlkit.losses.grpo import grpo_loss
+from rlkit.losses.grpo import grpo_loss, sampling_ratio
 
 LONGEST = 9
 
@@ -19,8 +20,9 @@ def numbers(seed=0, rows=6, tokens=7):
     return log_probs, old, reference, advantages, torch.arange(tokens) < lengths[:, None]
 
 
-def trl_loss(log_probs, old, reference, advantages, mask, **settings):
-    """The loss and metrics of GRPOTrainer._compute_loss, given the log-probs it would have computed."""
+def trl_loss(log_probs, old, reference, advantages, mask, weight=None, **settings):
+    """The loss and metrics of GRPOTrainer._compute_loss, given the log-probs it would have computed, and the weights of
+    what vLLM drew."""
     from trl import GRPOTrainer
 
     rows, tokens = mask.shape
@@ -28,7 +30,8 @@ def trl_loss(log_probs, old, reference, advantages, mask, **settings):
     told = metrics["train"].setdefault
     trainer = SimpleNamespace(
         _get_per_token_logps_and_entropies=lambda *_, **__: (log_probs, torch.zeros_like(log_probs), None),
-        top_entropy_quantile=1.0, off_policy_mask_threshold=None, use_vllm=False, aux_loss_enabled=False,
+        top_entropy_quantile=1.0, off_policy_mask_threshold=None, aux_loss_enabled=False,
+        use_vllm=weight is not None, vllm_importance_sampling_correction=True,
         _entropy_bonus_enabled=False, model=SimpleNamespace(training=True), current_gradient_accumulation_steps=1,
         max_completion_length=LONGEST, beta=settings["beta"], loss_type=settings["loss_type"],
         importance_sampling_level=settings["importance_sampling_level"], epsilon_low=settings["epsilon"],
@@ -41,7 +44,7 @@ def trl_loss(log_probs, old, reference, advantages, mask, **settings):
         "prompt_ids": torch.zeros(rows, 1, dtype=torch.long), "prompt_mask": torch.ones(rows, 1, dtype=torch.long),
         "completion_ids": torch.zeros(rows, tokens, dtype=torch.long), "completion_mask": mask.long(),
         "advantages": advantages, "old_per_token_logps": old, "ref_per_token_logps": reference,
-        "num_items_in_batch": mask.sum(),
+        "num_items_in_batch": mask.sum(), "importance_sampling_ratio": weight,
     }  # fmt: skip
     loss = GRPOTrainer._compute_loss(trainer, None, inputs)
     return loss, {name: values[-1] for name, values in metrics["train"].items()}
@@ -144,3 +147,33 @@ def test_refusals(options, problem):
     log_probs, old, _, advantages, mask = numbers()
     with pytest.raises(ValueError, match=problem):
         grpo_loss(log_probs, old, advantages, mask, **options)
+
+
+@pytest.mark.parametrize("mode", ["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"])
+def test_weights_of_what_another_engine_drew(mode):
+    """TRL's four modes, written out in numpy; tokens outside of the mask play no part."""
+    here = np.array([[-1.0, -2.0, 9.0], [-0.5, -0.5, -3.0]])
+    there = np.array([[-1.1, -2.4, 0.0], [-0.4, -0.7, -1.0]])
+    mask = np.array([[1, 1, 0], [1, 1, 1]], dtype=bool)
+    gap = np.where(mask, here - there, 0)
+    ratio = np.exp(gap.sum(1, keepdims=True) if mode.startswith("sequence") else gap)
+    expected = np.minimum(ratio, 1.3) if mode.endswith("truncate") else np.where(ratio > 1.3, 0, ratio)
+    found = sampling_ratio(*(torch.tensor(one) for one in (here, there, mask)), mode=mode, clip_max=1.3)
+    np.testing.assert_allclose(found, expected)
+    assert (expected != ratio).any()
+
+
+@pytest.mark.parametrize("columns", [1, 7])
+@pytest.mark.parametrize("loss_type", ["grpo", "dapo"])
+def test_a_weighed_loss_is_trls(columns, loss_type):
+    pytest.importorskip("trl")
+    log_probs, old, reference, advantages, mask = numbers()
+    weight = 2 * torch.rand(len(mask), columns, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    settings = {"loss_type": loss_type, "importance_sampling_level": "token", "beta": 0.3}
+    settings |= {"epsilon": 0.1, "epsilon_high": 0.3}
+    found = grpo_loss(
+        log_probs, old, advantages, mask, ref_log_probs=reference, importance_sampling_ratio=weight,
+        num_items_in_batch=float(mask.sum() / len(mask)), **settings,
+    )  # fmt: skip
+    expected, _ = trl_loss(log_probs, old, reference, advantages, mask, weight, **settings)
+    torch.testing.assert_close(found.loss.mean(), expected)
