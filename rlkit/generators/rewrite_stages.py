@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
+from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCallback
 
 from data_synth.world.short_prompts import Example
 from reward_models.completions import text_of
@@ -21,12 +21,13 @@ from rlkit.errors import DataError, ModelError
 from rlkit.generators.rewrites import Judge, answer, ask, sample
 from rlkit.recipe import Recipe
 from rlkit.running import ranks
-from rlkit.running.folder import RunFolder, write_folder
+from rlkit.running.folder import RunFolder, write_folder, write_text
 from rlkit.running.progress import Progress
 from rlkit.running.tracking import Tracker, write_jsonl
 from rlkit.running.training import MarkCheckpoints, StopWhenAsked, WholeCheckpoints, fit, training_arguments
 
 CHUNK = 16  # prompts whose rewrites are judged between two files: what a kill can lose
+DRAWN = "drawn.json"  # in a checkpoint
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,11 @@ def train_stage(
     progress: Progress,
 ) -> dict[str, float]:
     """Train one stage from the folder `source`, into its final/; the seconds of training, and the pictures that were
-    drawn. A finished one is kept."""
+    drawn. A finished one is kept.
+
+    Pictures are counted as an uninterrupted run draws them: those up to the checkpoint that training goes on from, and
+    those after it; what a kill lost after the checkpoint is drawn again, and counts once.
+    """
     part = folder.part(name)
     took = part.path / "cost.json"
     if part.final.is_dir() and took.is_file():
@@ -74,9 +79,10 @@ def train_stage(
     model, tokenizer = load(source, recipe)
     stage = Stage(name, replace(recipe, train=train), part, model, tokenizer, prompts, judge, progress)
     trainer, rows = TRAINERS[name](stage)
-    title, before = f"{name}: training on {rows:,} {ROWS[name]}", judge.drawn
+    judge.drawn = _drawn_until(part.last_checkpoint())
+    title = f"{name}: training on {rows:,} {ROWS[name]}"
     seconds = fit(trainer, stage.recipe, rows, part, tracker.part(name, part), progress, stage=title)
-    pictures = judge.drawn - before + (_judged_pictures(part.path, settings.num_pictures) if name == "dpo" else 0)
+    pictures = judge.drawn + (_judged_pictures(part.path, settings.num_pictures) if name == "dpo" else 0)
     trained = trainer.model if recipe.model.lora is None else trainer.model.merge_and_unload()
     write_folder(part.final, lambda path: (trained.save_pretrained(path), tokenizer.save_pretrained(path)))
     cost = {"train_seconds": round(seconds, 1), "pictures": pictures}
@@ -139,6 +145,23 @@ def whole(kind: type[Trainer]) -> type[Trainer]:
     return type(kind.__name__, (WholeCheckpoints, kind), {})
 
 
+class KeepDrawn(TrainerCallback):
+    """Writes into each checkpoint how many pictures the judge had drawn for the stage by then. The judge remembers none
+    of them, so that a run that goes on draws after the checkpoint what it would have drawn without stopping."""
+
+    def __init__(self, judge: Judge) -> None:
+        self.judge = judge
+
+    def on_save(self, args, state, control, **_: object) -> None:
+        """After the trainer's files of a checkpoint, in the one process of a rewriter."""
+        write_text(Path(args.output_dir) / f"checkpoint-{state.global_step}" / DRAWN, json.dumps(self.judge.drawn))
+
+
+def _drawn_until(checkpoint: Path | None) -> int:
+    """How many pictures a stage had drawn up to its checkpoint."""
+    return 0 if checkpoint is None else json.loads((checkpoint / DRAWN).read_text(encoding="utf-8"))
+
+
 def _trainer(stage: Stage, kind: Callable[..., Trainer], make: Callable, rows: list[dict[str, Any]]) -> Trainer:
     lora = stage.recipe.model.lora
     if lora is not None:
@@ -150,7 +173,11 @@ def _trainer(stage: Stage, kind: Callable[..., Trainer], make: Callable, rows: l
         args=training_arguments(stage.recipe, stage.folder, make),
         train_dataset=Dataset.from_list(rows),
         processing_class=stage.tokenizer,
-        callbacks=[MarkCheckpoints(stage.folder, stage.recipe.train.save_total_limit), StopWhenAsked()],
+        callbacks=[
+            KeepDrawn(stage.judge),  # before the mark, which lists every file
+            MarkCheckpoints(stage.folder, stage.recipe.train.save_total_limit),
+            StopWhenAsked(),
+        ],
         peft_config=lora,
     )
 

@@ -52,7 +52,7 @@ class Judge:
     keeps: reward_models.Score
     embeddings: Embeddings
     drawn: int = 0
-    """Pictures drawn so far."""
+    """Pictures drawn so far; a stage of training sets it to what it had drawn when it begins or goes on."""
 
     def __call__(self, shorts: Sequence[str], rewrites: Sequence[str]) -> list[Judged]:
         """Judge rewrites, one to each short prompt, by rewriter.num_pictures; what comes twice is drawn once.

@@ -80,7 +80,15 @@ def test_flux_without_guidance_embedding_has_ordinary_cfg(make_generator, sample
 def test_wan_with_a_timestep_per_patch(make_generator, sample_ours, sample_stock):
     generator = make_generator("wan", lora=LORA)
     generator.pipe.register_to_config(expand_timesteps=True)
-    close(sample_ours(generator, guidance_scale=3.0).latents, sample_stock(generator.pipe, guidance_scale=3.0))
+    seen = []
+    generator.denoiser.register_forward_pre_hook(
+        lambda _module, _given, named: seen.append(named["timestep"].shape[1:]), with_kwargs=True
+    )
+    ours = sample_ours(generator, guidance_scale=3.0).latents
+    own = set(seen)
+    seen.clear()
+    close(ours, sample_stock(generator.pipe, guidance_scale=3.0))
+    assert own == set(seen) == {(ours[0, 0].numel() // 4,)}  # a patch is 1 x 2 x 2
 
 
 @pytest.mark.parametrize("step", [None, lambda v, x, s, s_next, noise: x + (s_next - s) * v + 0.1 * noise])

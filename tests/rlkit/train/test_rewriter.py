@@ -83,6 +83,10 @@ def test_stopped_it_ends_with_the_same_bytes_and_measures_every_stage(recipe_fil
     assert (stopped / "dpo/judged-0000.jsonl").is_file() and not (stopped / "dpo/judged-0001.jsonl").exists()
     sft = (stopped / "sft/final/model.safetensors").stat().st_mtime_ns
     first = (stopped / "dpo/judged-0000.jsonl").stat().st_mtime_ns
+    (tmp_path / "stop_at").write_text("3")  # the second step of grpo: the other chunk and the first step come before it
+    with pytest.raises(RuntimeError, match="power cut"):
+        launch(recipe_file, ["out=stopped"])
+    assert [path.name for path in (stopped / "grpo/checkpoints").glob("checkpoint-*")] == ["checkpoint-1"]
     resumed = launch(recipe_file, ["out=stopped"])[-1]
     assert (stopped / "sft/final/model.safetensors").stat().st_mtime_ns == sft
     assert (stopped / "dpo/judged-0000.jsonl").stat().st_mtime_ns == first
