@@ -233,7 +233,8 @@ class Rounds:
             told = _said(part, drawn)
             worst = self._difference(part, told)
             if self.server is not None and settings.vllm_importance_sampling_correction:
-                flat = (one.flatten(0, 1) for one in (part.old_log_probs, told, part.batch["target_mask"]))
+                real = part.batch["target_mask"] & part.mask[:, :, None]
+                flat = (one.flatten(0, 1) for one in (part.old_log_probs, told, real))
                 found = losses.sampling_ratio(
                     *flat,
                     mode=settings.vllm_importance_sampling_mode,
