@@ -155,6 +155,11 @@ def _of_grpo(recipe: Recipe) -> Iterator[tuple[str, str]]:
             "sampling.top_p",
             "log-probs of training are those of all tokens, so captions must be drawn from all of them; set it to 1.0",
         )
+    if recipe.grpo.use_vllm and recipe.model.vision == "lora":
+        yield (
+            "model.vision",
+            "vLLM is handed adapters of the language model alone; set it to frozen, or drop use_vllm",
+        )
 
 
 def _of_rewriter(recipe: Recipe) -> Iterator[tuple[str, str]]:

@@ -220,8 +220,9 @@ class RunCallback(TrainerCallback):
         logs: Mapping[str, object] | None = None,
         **_: object,
     ) -> None:
-        """After `logging_steps` steps, and after an evaluation."""
-        if state.is_world_process_zero and logs:
+        """After `logging_steps` steps, and after an evaluation. The line at a training's end is left out: it tells of
+        this start alone, and a run that is killed after its last checkpoint would never write it."""
+        if state.is_world_process_zero and logs and "train_runtime" not in logs:
             self.tracker.log(logs, state.global_step)
             self.progress.metrics(logs, state.global_step)
 

@@ -94,17 +94,14 @@ class RecipeTrainer(WholeCheckpoints):
         self._metrics.setdefault(name, []).append((value, weight))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the metrics' means; leaves out `train_loss`, which forgets what was before a resume, and the line at the
-        end of a training that goes on another time."""
-        if "train_runtime" in logs and interrupt.requested():
-            return
+        """Adds the metrics' means."""
         merged: dict[str, list[tuple[float, float]]] = {}
         for one in ranks.gathered(self._metrics):
             for name, values in one.items():
                 merged.setdefault(name, []).extend(values)
         means = {name: sum(v * w for v, w in values) / sum(w for _, w in values) for name, values in merged.items()}
         self._metrics.clear()
-        super().log({**{k: v for k, v in logs.items() if k != "train_loss"}, **means}, start_time)
+        super().log({**logs, **means}, start_time)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> float:
         """transformers calls this before each step of the optimiser, which a NaN would make of every weight."""

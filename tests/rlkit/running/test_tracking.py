@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
-from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerState, TrainingArguments
 
 from rlkit.report.film_strip import film_strip, save
 from rlkit.running.folder import RunFolder
 from rlkit.running.progress import Progress
-from rlkit.running.tracking import Null, Tracker, attach, for_transformers, logged_in, open_tracker
+from rlkit.running.tracking import Null, RunCallback, Tracker, attach, for_transformers, logged_in, open_tracker
 
 
 def lines(path):
@@ -187,6 +187,15 @@ def test_what_the_clock_measured_is_kept_apart(tmp_path, console):
     tracker.log({"train_runtime": 3.5, "eval_samples_per_second": 7.0, "train_loss": 0.5}, 9)
     logged = {"step": 9, "time/train_runtime": 3.5, "time/eval_samples_per_second": 7.0, "train_loss": 0.5}
     assert lines(tmp_path / "metrics.jsonl") == [logged]
+
+
+def test_a_trainings_last_line_is_not_kept_since_a_run_killed_after_its_last_step_has_none(tmp_path, console):
+    progress = Progress("x", console=console)
+    tracker = open_tracker([], RunFolder(tmp_path), name="x", config={}, progress=progress)
+    callback, state = RunCallback(tracker, progress), TrainerState(global_step=9)
+    callback.on_log(None, state, None, {"loss": 0.5})
+    callback.on_log(None, state, None, {"train_runtime": 3.5, "train_loss": 0.5, "total_flos": 1.0})
+    assert lines(tmp_path / "metrics.jsonl") == [{"step": 9, "loss": 0.5}]
 
 
 def test_wandb_is_not_logged_twice():

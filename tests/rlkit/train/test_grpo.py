@@ -164,6 +164,11 @@ def test_what_cannot_be_is_said_before_the_run(recipe, change, problem):
         load(recipe(), [change])
 
 
+def test_a_towers_adapter_is_not_for_vllm(recipe):
+    with pytest.raises(RecipeError, match="handed adapters of the language model alone"):
+        load(recipe(), ["grpo.use_vllm=true", "model.lora={}", "model.vision=lora"])
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_two_processes_give_the_weights_of_one_with_twice_the_batch(recipe, start, tmp_path):
