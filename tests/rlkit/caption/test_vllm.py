@@ -154,9 +154,9 @@ def stand_in():
     server.shutdown()
 
 
-def spoken_by(made, examples, server, off=0.0):
+def spoken_by(made, examples, server, off=0.0, first_token=None):
     """The stand-in answers with the captioner's own captions of the clip whose first pixels it was sent; log-probs of
-    the second caption are `off`, of the third twice that."""
+    the second caption are `off`, of the third twice that. The first caption may begin with `first_token`."""
     first = {examples[at].prompt["pixel_values_videos"][0].numpy().tobytes(): at for at in range(4)}
 
     def speak(body):
@@ -172,6 +172,8 @@ def spoken_by(made, examples, server, off=0.0):
                 temperature=said["temperature"],
                 seeds=[said["seed"]],
             )[0]
+        if first_token is not None:
+            drawn[0].ids[0] = first_token
         assert body["token_ids"] == examples[at].prompt["input_ids"][0].tolist()
         return {
             "choices": [
@@ -252,6 +254,14 @@ def test_rounding_is_weighed(build, stand_in):
     assert (expected > 1.2).any() and ((expected > 1) & (expected < 1.2)).any()
     expected[expected > 1.2] = 0
     torch.testing.assert_close(part.sampling_ratio[..., 0], expected, atol=1e-3, rtol=0)
+
+
+def test_a_caption_that_is_left_out_is_neither_compared_nor_weighed(build, stand_in):
+    """A placeholder in an answer is replaced, so its log-probs are of another token."""
+    made, examples = build(stand_in.url, vllm_importance_sampling_mode="sequence_truncate")
+    spoken_by(made, examples, stand_in, first_token=made.captioner.processor.video_token_id)
+    part = collect(made, examples).parts[0]
+    assert not part.mask[:, 0].any() and torch.equal(part.sampling_ratio[:, 0], torch.ones(2, 1))
 
 
 def test_a_server_that_refuses_or_is_not_there_is_told(build, stand_in):
