@@ -87,9 +87,11 @@ class VllmServer:
         self.client.close()
 
     def _forget(self, version: str) -> None:
-        if version and is_adapted(self.captioner.model):
-            self._post("/v1/unload_lora_adapter", {"lora_name": version})
-        shutil.rmtree(self.folder / version, ignore_errors=True)
+        """Drop the adapter and the files of earlier weights; there are none before the first."""
+        if version:
+            if is_adapted(self.captioner.model):
+                self._post("/v1/unload_lora_adapter", {"lora_name": version})
+            shutil.rmtree(self.folder / version, ignore_errors=True)
 
     def completions(
         self,

@@ -210,8 +210,10 @@ def test_a_round_that_a_server_draws_is_the_round_of_generate(build, stand_in):
 def test_weights_go_over_before_each_round_and_nothing_of_old_ones_is_used(build, stand_in, tmp_path):
     made, examples = build(stand_in.url, lora=Lora(r=2))
     spoken_by(made, examples, stand_in)
+    folder = tmp_path / "run" / "vllm"
     for number in range(2):
         collect(made, examples, number)
+        assert [(path / "adapter_model.safetensors").is_file() for path in folder.iterdir()] == [True]
     asked = [(path, body) for path, body in stand_in.had if "generate" not in path]
     loaded = [body["lora_name"] for path, body in asked if path == "/v1/load_lora_adapter"]
     assert [path for path, _ in asked] == ["/v1/load_lora_adapter"] * 2 + ["/v1/unload_lora_adapter"]
@@ -219,9 +221,7 @@ def test_weights_go_over_before_each_round_and_nothing_of_old_ones_is_used(build
     names = [body["model"] for path, body in stand_in.had if "generate" in path]
     assert names == [loaded[0]] * 4 + [loaded[1]] * 4
     assert {body["cache_salt"] for path, body in stand_in.had if "generate" in path} == set(loaded)
-    folder = tmp_path / "run" / "vllm"
     assert [path.name for path in folder.iterdir()] == [loaded[1]]
-    assert (folder / loaded[1] / "adapter_model.safetensors").is_file()
     made.server.close()
     assert not folder.exists()
 
