@@ -13,6 +13,8 @@ class Metric:
     better: str
     meaning: str
     percent: bool = False
+    digits: int = 2
+    """Decimals of a value below 10."""
 
 
 METRICS: dict[str, Metric] = {
@@ -30,25 +32,31 @@ METRICS: dict[str, Metric] = {
     "blind_order_exact": Metric("exact order, blind", "", "without video; what language alone can guess", True),
     "shuffled_order_exact": Metric("exact order, shuffled", "", "frames in random order", True),
     "other_clip_order_exact": Metric("exact order, other clip", "", "another clip's video", True),
-    "reward": Metric("reward", "higher", "mean reward"),
-    "held_out": Metric("held-out reward", "higher", "a reward that was not trained on"),
+    "reward": Metric("reward", "higher", "mean reward", digits=3),
+    "held_out": Metric("held-out reward", "higher", "a reward that was not trained on", digits=3),
     "kept": Metric("meaning kept", "higher", "of what the short prompt says", True),
-    "diversity": Metric("diversity", "higher", "spread between samples of one prompt"),
-    "drift": Metric("drift", "lower", "of pixels, to what the start draws from the same noise"),
-    "to_many": Metric("distance to many steps", "lower", "of pixels, to what the first system draws in the most steps"),
+    "diversity": Metric("diversity", "higher", "spread between samples of one prompt", digits=3),
+    "drift": Metric("drift", "lower", "of pixels, to what the start draws from the same noise", digits=3),
+    "to_many": Metric(
+        "distance to many steps", "lower", "of pixels, to what the first system draws in the most steps", digits=3
+    ),
     "velocity_ratio": Metric("velocity ratio", "", "size of the predicted velocity, against the start"),
     "forward_passes": Metric("forward passes", "lower", "of the trained network"),
     "acceptance_first": Metric("accepted, first round", "higher", "samples above the bar that repeat nothing", True),
     "acceptance_last": Metric("accepted, last round", "higher", "the same of the round that is kept", True),
-    "held_out_first": Metric("held-out judge, first round", "higher", "no sample is chosen by it"),
-    "held_out_last": Metric("held-out judge, last round", "higher", "the same of the round that is kept"),
-    "reward_first": Metric("reward, first round", "higher", "mean of what samples are chosen by"),
-    "reward_last": Metric("reward, last round", "higher", "the same of the round that is kept"),
+    "held_out_first": Metric("held-out judge, first round", "higher", "no sample is chosen by it", digits=3),
+    "held_out_last": Metric("held-out judge, last round", "higher", "the same of the round that is kept", digits=3),
+    "reward_first": Metric("reward, first round", "higher", "mean of what samples are chosen by", digits=3),
+    "reward_last": Metric("reward, last round", "higher", "the same of the round that is kept", digits=3),
     "diversity_first": Metric("diversity, first round", "higher", "different pictures among so many (Vendi score)"),
     "diversity_last": Metric("diversity, last round", "higher", "the same of the round that is kept"),
     "copies": Metric("copies kept", "lower", "kept samples that lie nearer to an original than originals do"),
-    "prior_reward_first": Metric("plain prompts, base", "higher", "reward without the trigger, before training"),
-    "prior_reward_last": Metric("plain prompts, last round", "higher", "reward without the trigger, with the LoRA"),
+    "prior_reward_first": Metric(
+        "plain prompts, base", "higher", "reward without the trigger, before training", digits=3
+    ),
+    "prior_reward_last": Metric(
+        "plain prompts, last round", "higher", "reward without the trigger, with the LoRA", digits=3
+    ),
     "passes_to_target": Metric("passes to target", "lower", "forward passes until the target reward"),
     "pairwise_seen": Metric("pairwise, seen kinds", "higher", "chosen scored above rejected", True),
     "pairwise_unseen_kind": Metric("pairwise, unseen kind", "higher", "on a kind of negative not trained on", True),
@@ -131,13 +139,13 @@ def system_title(name: str) -> str:
 
 
 def number(value: float | None, metric: Metric) -> str:
-    """A value as printed: percent with one decimal, others with three digits or so; a dash for None."""
+    """A value as printed: percent with one decimal, others with the metric's digits or so; a dash for None."""
     if value is None:
         return "–"
     if metric.percent:
         return f"{100 * value:.1f}"
     size = abs(value)
-    text = f"{value:.2f}" if size < 10 else f"{value:.1f}" if size < 100 else f"{value:,.0f}"
+    text = f"{value:.{metric.digits}f}" if size < 10 else f"{value:.1f}" if size < 100 else f"{value:,.0f}"
     return text.replace("-", "\u2212")
 
 

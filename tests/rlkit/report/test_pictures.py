@@ -57,7 +57,7 @@ def test_groups_come_in_order_with_their_pictures_and_scores(run):
     found = groups(read_run(run))
     assert [group["title"] for group in found] == ["Most improved", "Worst", "As they come"]
     sides = found[0]["rows"][0]["sides"]
-    assert [side["scores"] for side in sides] == ["reward 0.25", ""]  # what has no score is not printed as 0
+    assert [side["scores"] for side in sides] == ["reward 0.250", ""]  # what has no score is not printed as 0
     assert all(side["picture"].startswith("data:image/png") for side in sides)
 
 
@@ -70,7 +70,7 @@ def test_a_picture_that_is_gone_is_left_out(run):
 def test_quality_by_steps_has_a_column_for_each_number_in_order(run):
     (chart,) = by_steps(read_run(run).results)
     assert [head for head, _ in chart["table"]["heads"]] == ["4 steps", "10 steps", "40 steps"]
-    assert [cell.value for cell in chart["table"]["rows"][1][1]] == ["0.10", "0.25", "1.00"]
+    assert [cell.value for cell in chart["table"]["rows"][1][1]] == ["0.100", "0.250", "1.000"]
     assert by_steps({}) == []
 
 
@@ -100,5 +100,5 @@ def test_the_card_is_a_generator_s(run):
     for address in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
         assert (run / address).is_file()
     assert 'load_lora_weights("' in text and 'The guard "gap" gave an alarm at step 10' in text
-    assert "training ended at step 10" in text and "0.50 (0.45–0.55)" in text
+    assert "training ended at step 10" in text and "0.500 (0.450–0.550)" in text
     compile(re.search(r"```python\n(.*?)```", text, re.DOTALL)[1], "card", "exec")
