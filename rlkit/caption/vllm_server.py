@@ -4,7 +4,7 @@
       --enable-scale-out --no-mm-device-do-normalize --logprobs-mode processed_logprobs
 
 vLLM (0.32) lives in an environment of its own, as a rule on devices of its own. An adapter is loaded by the stock
-endpoint; full weights by `reload_weights`, for which the server needs VLLM_SERVER_DEV_MODE=1 in place of --enable-lora.
+endpoint; full weights by `reload_weights`, for which the server needs VLLM_SERVER_DEV_MODE=1 too.
 Pixels go over normalised (hence --no-mm-device-do-normalize), log-probs come back at the temperature of the draw
 (hence --logprobs-mode). A server that was started otherwise is found by its log-probs (rlkit/caption/rounds.py).
 
@@ -48,10 +48,7 @@ class VllmServer:
         self.url, self.timeout = recipe.grpo.vllm_server_base_url.rstrip("/"), recipe.grpo.vllm_server_timeout
         self.captioner, self.folder, self.version = captioner, folder.absolute(), ""
         self.name = ranks.gathered(f"rlkit-{uuid.uuid4().hex[:12]}")[0]
-        if captioner.family not in vllm_wire.FAMILIES:
-            raise ModelError(
-                f"grpo.use_vllm knows {' and '.join(vllm_wire.FAMILIES)}; the model is {captioner.family}."
-            )
+        vllm_wire.require_known(captioner.family)
         if ranks.sharded():
             raise ModelError("grpo.use_vllm runs on one process or under ddp: the weights of shards are not handed on.")
         try:

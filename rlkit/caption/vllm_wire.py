@@ -22,6 +22,12 @@ FAMILIES = ("qwen2_5_vl", "qwen3_vl")
 RAW_VIEW = 3  # vLLM's msgpack extension for the bytes of a tensor
 
 
+def require_known(family: str) -> None:
+    """Raises ModelError for a family whose clips cannot be sent."""
+    if family not in FAMILIES:
+        raise ModelError(f"grpo.use_vllm knows {' and '.join(FAMILIES)}; the model is {family}. Set use_vllm: false.")
+
+
 def features(family: str, example: rows.Example, video_token_id: int, salt: str) -> dict[str, Any]:
     """The clip of one prompt: where in the tokens it stands, its pixels, and a hash, of `salt` too, under which vLLM
     keeps what the tower saw.
@@ -29,12 +35,10 @@ def features(family: str, example: rows.Example, video_token_id: int, salt: str)
     Qwen3-VL writes times between the temporal grids of a clip, which vLLM's plain ranges cannot leave out; there every
     grid goes over as an image, which takes the same path through the tower.
 
-    Raises ModelError for other families, several clips in a prompt, and where vLLM would place the text after the clip
+    Raises ModelError for several clips in a prompt, and where vLLM would place the text after the clip
     elsewhere than transformers does: M-RoPE goes on after the largest position in vLLM, but after the largest side of
     a Qwen2.5-VL frame in transformers 5.23, so clips that are longer than wide are not the same prompt.
     """
-    if family not in FAMILIES:
-        raise ModelError(f"grpo.use_vllm knows {' and '.join(FAMILIES)}; the model is {family}. Set use_vllm: false.")
     prompt, grids = example.prompt, example.prompt.get("video_grid_thw", torch.empty(0, 3))
     if len(grids) != 1 or "pixel_values" in prompt:
         raise ModelError(f"grpo.use_vllm takes prompts with one clip; row {example.index} has {len(grids)}.")

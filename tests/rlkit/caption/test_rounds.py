@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_synth.records import make_record
 from rlkit.caption import generate, one_row, rows
-from rlkit.caption.dataset import Examples
 from rlkit.caption.rounds import Rounds, compare
 from rlkit.errors import GuardError, ModelError
 from rlkit.losses.policy import require_unit_ratio
@@ -29,26 +27,14 @@ def load(device="cpu", *, missing: bool = False):
 """
 
 
-class Clips:
-    """A reader of noise, another clip for each name."""
-
-    def __init__(self, make_clip):
-        self.make_clip = make_clip
-
-    def clip(self, video, start=None, end=None):
-        return self.make_clip(6, seed=int(video[0]))
-
-
 @pytest.fixture
-def rounds(tiny_model, make_clip, tmp_path):
+def rounds(tiny_model, four_clips, tmp_path):
     """(family, missing, keys of grpo, temperature) -> Rounds on four clips and the clips as rows.Example."""
     (tmp_path / "letters.py").write_text(LETTERS)
 
     def build(family="qwen2_5_vl", *, missing=False, temperature=0.7, sharing="auto", **grpo):
         captioner = prepare(*tiny_model(family), vision="frozen", sharing=sharing)
-        clips = [{"id": str(at), "video": f"{at}.mp4"} for at in range(4)]
-        records = [make_record("Describe the video.", "A", [], videos=[row["video"]]) for row in clips]
-        examples = Examples(captioner, records, Clips(make_clip))
+        clips, examples = four_clips(captioner)
         plugin = PlugIn(str(tmp_path / "letters.py"), options={"missing": missing})
         recipe = Recipe(
             algorithm="grpo",

@@ -20,9 +20,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_synth.records import make_record
 from rlkit.caption import generate, rows, vllm_wire
-from rlkit.caption.dataset import Examples
 from rlkit.caption.rounds import Rounds
 from rlkit.caption.vllm_server import VllmServer
 from rlkit.errors import GuardError, ModelError
@@ -77,7 +75,6 @@ def test_qwen3_sends_each_temporal_grid_to_its_own_place():
 @pytest.mark.parametrize(
     ("family", "positions", "grid", "told"),
     [
-        ("llava_onevision", [0, 1, 2], [1, 2, 2], "the model is llava_onevision"),
         ("qwen2_5_vl", [0, 5, 2], [1, 2, 2], "at position 2, vLLM at 6"),  # transformers 5.23 on a long narrow clip
         ("qwen3_vl", [0, 1, 2], [2, 2, 2], "2 pieces of the clip, 1 places"),
     ],
@@ -87,26 +84,21 @@ def test_what_vllm_would_read_otherwise_is_refused(family, positions, grid, told
         vllm_wire.features(family, an_example(family, [1, 7, 2], positions, grid), VIDEO_TOKEN, "salt")
 
 
-class Clips:
-    def __init__(self, make_clip):
-        self.make_clip = make_clip
-
-    def clip(self, video, start=None, end=None):
-        return self.make_clip(6, seed=int(video[0]))
+def test_other_families_are_refused_before_a_server_is_asked(build):
+    with pytest.raises(ModelError, match="the model is llava_onevision"):
+        build("http://127.0.0.1:9", family="llava_onevision")
 
 
 @pytest.fixture
-def build(tiny_model, make_clip, tmp_path):
-    """(url, model, lora, keys of grpo) -> Rounds on four clips that are drawn at `url`, and the clips as examples."""
+def build(tiny_model, four_clips, tmp_path):
+    """(url, model, lora, family, keys of grpo) -> Rounds on four clips that are drawn at `url`, and their examples."""
     (tmp_path / "letters.py").write_text(
         "def load(device='cpu'):\n    return lambda *, completions, **_: [float(len(one)) for one in completions]\n"
     )
 
-    def make(url, model=None, lora=None, **grpo):
-        captioner = prepare(*(model or tiny_model("qwen3_vl")), vision="frozen", lora=lora)
-        clips = [{"id": str(at), "video": f"{at}.mp4"} for at in range(4)]
-        records = [make_record("Describe the video.", "A", [], videos=[row["video"]]) for row in clips]
-        examples = Examples(captioner, records, Clips(make_clip))
+    def make(url, model=None, lora=None, family="qwen3_vl", **grpo):
+        captioner = prepare(*(model or tiny_model(family)), vision="frozen", lora=lora)
+        clips, examples = four_clips(captioner)
         plugin = PlugIn(str(tmp_path / "letters.py"))
         recipe = Recipe(
             algorithm="grpo",

@@ -57,7 +57,7 @@ def run(command, *overrides):
 def measured(path):
     """The training loss and the other numbers of each step; the clock and what depends on the batches' shapes aside."""
     lines = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
-    aside = ("time", "sharing_ratio", "margin_length_correlation", "total_flos")
+    aside = ("time", "sharing_ratio", "margin_length_correlation")
     return [{key: value for key, value in line.items() if not key.startswith(aside)} for line in lines]
 
 
