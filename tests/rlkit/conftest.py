@@ -1,5 +1,6 @@
 """Tiny captioners of every family, records and clips to feed them, and a whole chain of runs; made once a session."""
 
+import copy
 import os
 from pathlib import Path
 
@@ -22,30 +23,22 @@ PROMPT = "Describe the video."
 
 @pytest.fixture(scope="session")
 def tiny_model():
-    """family -> (model, processor); two layers, so that a whole parity test takes a fraction of a second."""
+    """family -> (model, processor) of two layers, a copy for each caller; a parity test takes well under a second."""
     built = {}
 
     def get(family):
         if family not in built:
             sizes = {"hidden_size": 64, "num_layers": 2, "vision_hidden_size": 32, "vision_depth": 2}
             built[family] = tiny.build(family, [*CAPTIONS * 20, PROMPT, "Yes\n\nNo\n\nYes"], **sizes)
-        return built[family]
+        return copy.deepcopy(built[family])  # adapters, steps and frozen parts of one test are not the next one's
 
     return get
 
 
 @pytest.fixture
 def tiny_captioner(tiny_model):
-    """(family, options of prepare) -> Captioner on shared weights, all of them trainable unless asked otherwise."""
-
-    def get(family, **options):
-        model, processor = tiny_model(family)
-        for parameter in model.parameters():
-            parameter.requires_grad_(True)
-        model.zero_grad()
-        return prepare(model, processor, **options)
-
-    return get
+    """(family, options of prepare) -> Captioner of its own, all of it trainable unless asked otherwise."""
+    return lambda family, **options: prepare(*tiny_model(family), **options)
 
 
 @pytest.fixture

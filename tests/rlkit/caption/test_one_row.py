@@ -1,6 +1,5 @@
 """One row equals separate rows, and the known wrong ways do not."""
 
-import copy
 import shutil
 
 import pytest
@@ -100,7 +99,7 @@ def test_flex_attention_gives_the_same(tiny_captioner, batch_of, text_attention)
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 @pytest.mark.parametrize("attention", [row_attention.NAME, "flex_attention"])
 def test_gradients_on_cuda_equal_those_of_separate_rows(tiny_model, batch_of, family, attention):
-    captioner = prepare(*copy.deepcopy(tiny_model(family)))
+    captioner = prepare(*tiny_model(family))
     captioner.model.to("cuda")
     text, gradients = captioner.base.config.get_text_config(), []
     for name, forward in ((attention, one_row.log_probs), ("sdpa", one_row.separate_log_probs)):
@@ -315,12 +314,10 @@ def test_half_precision_logits_are_summed_in_fp32():
 
 
 def test_bfloat16_rows_agree_with_separate_rows_up_to_its_noise(tiny_model, batch_of):
-    import copy
-
     from rlkit.models import prepare
 
     model, processor = tiny_model("qwen2_5_vl")
-    captioner = prepare(copy.deepcopy(model).bfloat16(), processor)
+    captioner = prepare(model.bfloat16(), processor)
     batch = batch_of(captioner, 2)
     mask = batch["target_mask"]
     ours, separate = (f(captioner, batch)[0][mask] for f in (one_row.log_probs, one_row.separate_log_probs))

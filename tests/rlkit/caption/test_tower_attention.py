@@ -80,4 +80,3 @@ def test_other_attention_is_left_alone(tiny_model):
     config._attn_implementation = "eager"
     prepare(model, processor)
     assert config._attn_implementation == "eager"
-    config._attn_implementation = "sdpa"
