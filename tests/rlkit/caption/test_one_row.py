@@ -58,31 +58,19 @@ def test_text_only_rows_equal_separate_rows(tiny_captioner, make_record):
     torch.testing.assert_close(ours, separate, rtol=1e-5, atol=0)
 
 
-@pytest.fixture
-def text_attention(tiny_captioner):
-    """Switch the language model's attention for one test."""
-    text = tiny_captioner("qwen2_5_vl").base.config.text_config
-    before = text._attn_implementation
-
-    def switch(name):
-        text._attn_implementation = name
-
-    yield switch
-    text._attn_implementation = before
-
-
 @pytest.mark.parametrize("name", ["sdpa", "eager"])
-def test_other_attentions_give_the_same(tiny_captioner, batch_of, text_attention, name):
+def test_other_attentions_give_the_same(tiny_captioner, batch_of, name):
     captioner = tiny_captioner("qwen2_5_vl")
     batch = batch_of(captioner, 2)
     ours, mask = one_row.log_probs(captioner, batch)
-    text_attention(name)
+    assert captioner.base.config.text_config._attn_implementation == row_attention.NAME
+    captioner.base.config.text_config._attn_implementation = name
     other, _ = one_row.log_probs(captioner, batch)
     torch.testing.assert_close(other[mask], ours[mask], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
-def test_flex_attention_gives_the_same(tiny_captioner, batch_of, text_attention):
+def test_flex_attention_gives_the_same(tiny_captioner, batch_of):
     """Forward only: without CUDA it has no backward pass. Compiling takes half a minute."""
     if shutil.which("g++") is None:
         pytest.skip("torch compiles FlexAttention with g++, which is not there")
@@ -90,7 +78,7 @@ def test_flex_attention_gives_the_same(tiny_captioner, batch_of, text_attention)
     batch = batch_of(captioner, 2)
     with torch.no_grad():
         ours, mask = one_row.log_probs(captioner, batch)
-        text_attention("flex_attention")
+        captioner.base.config.text_config._attn_implementation = "flex_attention"
         flex, _ = one_row.log_probs(captioner, batch)
     torch.testing.assert_close(flex[mask], ours[mask], rtol=1e-4, atol=1e-5)
 
@@ -314,8 +302,6 @@ def test_half_precision_logits_are_summed_in_fp32():
 
 
 def test_bfloat16_rows_agree_with_separate_rows_up_to_its_noise(tiny_model, batch_of):
-    from rlkit.models import prepare
-
     model, processor = tiny_model("qwen2_5_vl")
     captioner = prepare(model.bfloat16(), processor)
     batch = batch_of(captioner, 2)

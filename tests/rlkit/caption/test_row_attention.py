@@ -73,5 +73,4 @@ def test_generation_is_what_it_is_with_sdpa(tiny_captioner, make_record, make_cl
     for name in (row_attention.NAME, "sdpa"):
         text._attn_implementation = name
         found.append(captioner.model.generate(**prompt, max_new_tokens=8, do_sample=False))
-    text._attn_implementation = row_attention.NAME
     assert torch.equal(*found)
